@@ -11,13 +11,12 @@ def is_pool(address: object) -> bool:
     return isinstance(address, str) and address.startswith(f"{SCHEME}://")
 
 
-def endpoint(address: str) -> str:
-    """Return the address of a pool's broker: `tcp://HOST:PORT` of `pool://HOST:PORT`, `ipc:///PATH` of `pool:///PATH`.
+def pool_address(address: str) -> str:
+    """Return the address for clients of the broker at `tcp://HOST:PORT` or `ipc:///PATH`."""
+    return f"{SCHEME}://{address.partition('://')[2]}"
 
-    Raises:
-        ValueError: The address is no pool's.
-    """
+
+def endpoint(address: str) -> str:
+    """Return the address of a pool's broker: `tcp://HOST:PORT` of `pool://HOST:PORT`, `ipc:///PATH` of `pool:///PATH`."""
     rest = address.removeprefix(f"{SCHEME}://")
-    if not is_pool(address) or not rest:
-        raise ValueError(f"address={address!r} is not one of a pool; use e.g. {EXAMPLE}")
     return f"ipc://{rest}" if rest.startswith(("/", "@")) else f"tcp://{rest}"

@@ -22,6 +22,10 @@ class DeviceError(RuntimeError):
     """A device failed; the text says what to do next."""
 
 
+class QueueTimeoutError(DeviceError):
+    """Others have had the device, or its server has been away, for as long as the client waits: no reason to repeat."""
+
+
 @dataclass(frozen=True)
 class Stimulus:
     """One batch of trials.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from omegaconf import DictConfig
 
+from hxtrain.backends import DeviceError
 from hxtrain.runs.progress import Progress
 
 from .app import command_line, guarded, run_directory, typed_settings
@@ -40,13 +44,20 @@ def _bench(config: DictConfig) -> None:
     progress = Progress()
     suite, result = SUITES[settings.suite]
     with own_directory(f"{result}.json", f"{result}.png") as folder:
-        title, columns, rows = suite(settings)
-    progress.table(title, columns, rows)
+        outcome = suite(settings)
+    progress.table(outcome.title, outcome.columns, outcome.rows)
     progress.say(f"results: {folder}")
+    if outcome.failures:
+        raise DeviceError("; ".join(outcome.failures))
 
 
-Outcome = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
-"""A table: title, columns, rows."""
+class Outcome(NamedTuple):
+    """A table of results, and texts on what is not as it must be."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    failures: Sequence[str] = ()
 
 
 SPEED_COLUMNS = ("task", "who", "time", "quartiles", "processor time", "samples", "time / our software's")
@@ -55,46 +66,46 @@ SPEED_COLUMNS = ("task", "who", "time", "quartiles", "processor time", "samples"
 def _speed(config: BenchConfig) -> Outcome:
     speeds = bench_speed(config, run_directory(), command_line())
     plot_speed(speeds, run_directory() / "bench.png")
-    return "256-246-10 on 16x16 MNIST, 20 steps", SPEED_COLUMNS, speed_rows(speeds)
+    return Outcome("256-246-10 on 16x16 MNIST, 20 steps", SPEED_COLUMNS, speed_rows(speeds))
 
 
 def _recurrent(config: BenchConfig) -> Outcome:
     speeds = bench_recurrent(config, run_directory(), command_line())
     plot_speed(speeds, run_directory() / "bench_recurrent.png")
-    return "70-186-20 with recurrence on random events, 100 steps", SPEED_COLUMNS, speed_rows(speeds)
+    return Outcome("70-186-20 with recurrence on random events, 100 steps", SPEED_COLUMNS, speed_rows(speeds))
 
 
 def _scale(config: BenchConfig) -> Outcome:
     growths = bench_scale(config, run_directory(), command_line())
     plot_scale(growths, run_directory() / "bench_scale.png")
     columns = ("what", "axis", "size", "time per step", "samples", "memory", "exponent")
-    return "training step, 256-246-10 at batch 100 and 20 steps but for one axis", columns, scale_rows(growths)
+    return Outcome("training step, 256-246-10 at batch 100 and 20 steps but for one axis", columns, scale_rows(growths))
 
 
 def _realism(config: BenchConfig) -> Outcome:
     timings = bench_realism(config, run_directory(), command_line())
     columns = ("feature", "without", "with", "ratio", "quartiles")
-    return f"one run of {config.batch} samples, 256-246-10", columns, timing_rows(timings)
+    return Outcome(f"one run of {config.batch} samples, 256-246-10", columns, timing_rows(timings))
 
 
 def _remote(config: BenchConfig) -> Outcome:
     timings = bench_link(config, run_directory(), command_line())
     columns = ("work", "in the process", "behind a server", "ratio of throughputs", "quartiles")
-    return "256-246-10", columns, link_rows(timings)
+    return Outcome("256-246-10", columns, link_rows(timings))
 
 
 def _rules(config: BenchConfig) -> Outcome:
     timings, refusals = bench_rules(config, run_directory(), command_line())
     rows = [*rule_rows(timings), *((place, "", rule, reason, "", "", "") for rule, place, reason in refusals)]
     columns = ("device", "network", "rule", "epoch", "ratio to surrogate gradients", "quartiles", "limit")
-    return "an epoch of 16x16 MNIST, batches of 100", columns, rows
+    return Outcome("an epoch of 16x16 MNIST, batches of 100", columns, rows)
 
 
 def _pool(config: BenchConfig) -> Outcome:
     timings = bench_pool(config, run_directory(), command_line())
     columns = (
         "phase",
-        "runs",
+        "done once",
         "bit-equal",
         "kills",
         "trials / needed",
@@ -102,8 +113,11 @@ def _pool(config: BenchConfig) -> Outcome:
         "leases",
         "lost",
         "expired",
+        "longest silence (heartbeats)",
+        "time",
     )
-    return "short runs in a pool of chips", (*columns, "longest silence (heartbeats)", "time"), pool_rows(timings)
+    failures = [text for timing in timings for text in timing.failures]
+    return Outcome("short runs in a pool of chips", columns, pool_rows(timings), failures)
 
 
 SUITES = {

@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hxtrain.backends import DeviceError
-from hxtrain.backends.addresses import endpoint, is_pool
 from hxtrain.backends.remote import LinkSettings
 
 
@@ -46,8 +45,6 @@ def link_settings(words: Sequence[str], example: str, usage: str) -> LinkSetting
     OmegaConf.set_struct(default, True)
     merged = OmegaConf.merge(default, OmegaConf.from_dotlist(list(words)))
     settings: dict[str, object] = OmegaConf.to_container(merged)  # type: ignore[assignment]
-    if is_pool(address := str(settings["address"])):
-        settings["address"] = endpoint(address)
     return LinkSettings(**settings)  # type: ignore[arg-type]
 
 

@@ -19,10 +19,10 @@ from hxtrain.backends.remote.claims import Claim, Grant
 from hxtrain.backends.remote.leases import Origin
 from hxtrain.backends.remote.link import LinkSettings
 from hxtrain.backends.remote.metrics import gauge_lines, request_lines
-from hxtrain.backends.remote.reception import SOFTWARE, TICK, Reception, ReceptionSettings
+from hxtrain.backends.remote.reception import SOFTWARE, TICK, Answer, Reception, ReceptionSettings
 from hxtrain.backends.remote.wire import Lines
 
-from .desk import PoolDesk
+from .desk import SAME_SERVER, PoolDesk
 from .report import PoolReport
 from .state import default_file, restore, save
 from .watch import ServerFacts, Watch
@@ -64,7 +64,12 @@ class PoolSettings(ReceptionSettings):
         if repeated:
             raise ValueError(f"servers names {', '.join(repeated)} more than once; a chip can be leased once")
         for address in self.servers:
-            LinkSettings(address)
+            try:
+                is_pool = LinkSettings(address).is_pool
+            except ValueError as error:
+                raise ValueError(f"servers: {error}") from None
+            if is_pool:
+                raise ValueError(f"servers: {address} is a pool; name the servers of its chips (hxtrain serve)")
 
 
 class Broker(Reception):
@@ -74,6 +79,7 @@ class Broker(Reception):
         settings: Settings of the broker.
 
     Attributes:
+        settings: Settings of the broker.
         file: File of the state.
         has_state: Whether the file was there.
 
@@ -83,8 +89,10 @@ class Broker(Reception):
     """
 
     OTHERWISE = "{} is for a chip, and this is a pool of chips: write address=pool://..., not tcp://..."
+    _desk: PoolDesk
 
     def __init__(self, settings: PoolSettings) -> None:
+        self.settings = settings
         self.file = default_file(settings.bind) if settings.state is None else Path(settings.state).expanduser()
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _locked(self.file)
@@ -103,11 +111,11 @@ class Broker(Reception):
             raise
         self._saved = self._desk.changes
         self._answers = {
-            "claim": self._claim,
-            "heartbeat": self._heartbeat,
-            "release": self._release,
-            "status": self._status,
-            "metrics": self._metrics,
+            "claim": Answer(Claim, self._claim),
+            "heartbeat": Answer(p.Empty, self._heartbeat),
+            "release": Answer(p.Empty, self._release),
+            "status": Answer(p.Empty, self._status),
+            "metrics": Answer(p.Empty, self._metrics),
         }
 
     @property
@@ -133,6 +141,8 @@ class Broker(Reception):
         finally:
             for watch in self._watches:
                 watch.stop()
+            for watch in self._watches:
+                watch.join()
             self._hang_up()
             self._lock.close()
 
@@ -142,7 +152,12 @@ class Broker(Reception):
                 facts = self._facts.get_nowait()
             except NothingQueued:
                 return
-            self._desk.answer(facts.address, facts.identity, facts.circuits, facts.holder, time.monotonic())
+            self._desk.answer(
+                facts.address, facts.identity, facts.circuits, facts.holder, time.monotonic(), facts.instance
+            )
+            stranger = self._desk.chips[facts.address].stranger
+            if stranger.startswith(SAME_SERVER):
+                self._complaints.warn("double", facts.address, f"it is {stranger}; the chip is leased there alone")
 
     def _save(self) -> None:
         """Write the state if it has changed; while the disk is full, leases are given all the same."""
@@ -158,8 +173,7 @@ class Broker(Reception):
 
     # requests
 
-    def _claim(self, request: p.Request, origin: Origin) -> Grant:
-        claim: Claim = p.read_body(Claim, request)
+    def _claim(self, claim: Claim, lease: str, origin: Origin) -> Grant:
         granted = self._desk.granted
         grant = self._desk.claim(claim, origin, self._label(claim.label, origin), time.monotonic())
         if self._desk.granted != granted and grant.lease is not None:
@@ -167,19 +181,12 @@ class Broker(Reception):
         self._save()  # before the client knows its lease
         return grant
 
-    def _heartbeat(self, request: p.Request, origin: Origin) -> p.Empty:
-        p.read_body(p.Empty, request)
-        self._desk.holder(request.head.lease, origin.user, time.monotonic())
-        return p.Empty()
-
-    def _release(self, request: p.Request, origin: Origin) -> p.Empty:
-        p.read_body(p.Empty, request)
-        self._desk.release(request.head.lease, origin.user, time.monotonic())
+    def _release(self, body: p.Empty, lease: str, origin: Origin) -> p.Empty:
+        self._desk.release(lease, origin.user, time.monotonic())
         self._save()
         return p.Empty()
 
-    def _status(self, request: p.Request, origin: Origin) -> PoolReport:
-        p.read_body(p.Empty, request)
+    def _status(self, body: p.Empty, lease: str, origin: Origin) -> PoolReport:
         desk = self._desk
         moment = time.monotonic()
         return PoolReport(
@@ -194,8 +201,7 @@ class Broker(Reception):
             desk.busy,
         )
 
-    def _metrics(self, request: p.Request, origin: Origin) -> p.Text:
-        p.read_body(p.Empty, request)
+    def _metrics(self, body: p.Empty, lease: str, origin: Origin) -> p.Text:
         desk = self._desk
         moment = time.monotonic()
         states = [berth.state for berth in desk.berths(moment)]

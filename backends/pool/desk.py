@@ -6,16 +6,18 @@ one user's claims the first come is first served. A claim that no free chip fits
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 from hxtrain.backends.remote.claims import Claim, Grant, Wish
 from hxtrain.backends.remote.leases import Origin
 from hxtrain.backends.remote.protocol import Refusal
 
+from .entries import Chip, Lease, Member
 from .report import Berth, Waiter
 
 SHORTEST_POLL = 0.1
@@ -24,76 +26,23 @@ PLACES = 512
 """Length limit of the queue."""
 PLACES_OF_ONE = 256
 """Largest number of places of one user."""
+SHOWN = 16
+"""Largest number of chips in a text."""
 KEPT = 32
 """Number of leases over which the duration is averaged."""
+WITHDRAWN = "the claim is withdrawn"
+"""Why a client that gave up has no chip."""
+SAME_SERVER = "the same server as"
+"""Holder of a chip whose server has another address in the pool, which follows."""
 USERS = 1024
 """Number of users whose last turn is kept."""
 
 
-@dataclass
-class Chip:
-    """A chip of the pool and its server.
+class Outlook(NamedTuple):
+    """Estimate of a wait (s), or None and why there is none."""
 
-    Attributes:
-        address: Address of the server.
-        answered: Time of the last answer (s).
-        identity: Identity of the chip; empty before the first answer.
-        circuits: Number of neuron circuits.
-        is_here: Whether the server has answered since the start of the broker, and was not silent since.
-        stranger: Label of a holder that did not come through the pool; empty without one.
-        returned: Label of the last client that gave the chip back, which may still be the holder in a late answer.
-        since: Time of the last change of its state (s).
-    """
-
-    address: str
-    answered: float
-    identity: Mapping[str, str] = field(default_factory=dict)
-    circuits: int = 0
-    is_here: bool = False
-    stranger: str = ""
-    returned: str = ""
-    since: float = 0.0
-
-    def fits(self, wish: Wish) -> bool:
-        """Return whether the chip has all wished properties, but for the recorded hash."""
-        matches = all(self.identity.get(name) == value for name, value in wish.identity.items())
-        return bool(self.identity) and matches and self.circuits >= wish.circuits
-
-
-@dataclass
-class Member:
-    """A client that waits or has a chip.
-
-    Attributes:
-        client: Name of the client.
-        user: Public key of its user; empty without keys.
-        owner: User whose turn it is: the key, or the user and machine that the client names.
-        label: Label for people.
-        mark: Label that it gives itself, also at the server of its chip.
-        wish: Properties of its chip.
-        since: Time at which it came (s).
-        last_contact: Time of the last sign of life (s).
-    """
-
-    client: str
-    user: str
-    owner: str
-    label: str
-    mark: str
-    wish: Wish
-    since: float
-    last_contact: float
-
-
-@dataclass
-class Lease:
-    """A chip in use: the client, its token, the address, the beginning (s), and whether the client knows of it."""
-
-    member: Member
-    address: str
-    begin: float
-    token: str = field(default_factory=lambda: secrets.token_hex(16))
-    is_taken: bool = False
+    estimate: float | None
+    reason: str = ""
 
 
 class PoolDesk:
@@ -117,6 +66,7 @@ class PoolDesk:
         self.leases: dict[str, Lease] = {}
         self.queue: list[Member] = []
         self.turns: dict[str, float] = {}
+        self.instances: dict[str, str] = {}
         self.durations: deque[float] = deque(maxlen=KEPT)
         self.granted = 0
         self.expired = 0
@@ -127,9 +77,32 @@ class PoolDesk:
 
     # servers
 
-    def answer(self, address: str, identity: Mapping[str, str], circuits: int, holder: str, moment: float) -> None:
-        """Record the answer of a server: identity and size of its chip, and the label of who has it."""
+    def answer(
+        self,
+        address: str,
+        identity: Mapping[str, str],
+        circuits: int,
+        holder: str,
+        moment: float,
+        instance: str = "",
+    ) -> None:
+        """Record the answer of a server.
+
+        A server that answers at two addresses counts at the first alone.
+
+        Args:
+            address: Address of the server.
+            identity: Identity of its chip.
+            circuits: Number of neuron circuits.
+            holder: Label of who has the chip; empty if nobody has.
+            moment: Current time (s).
+            instance: Random name of the server; empty if it has none.
+        """
         self._account(moment)
+        self.instances[address] = instance
+        twins = [name for name, chip in self.chips.items() if chip.is_here and self.instances.get(name) == instance]
+        if instance and twins and list(self.chips).index(twins[0]) < list(self.chips).index(address):
+            holder = f"{SAME_SERVER} {twins[0]}"
         chip = self.chips[address]
         lease = self.leases.get(address)
         if chip.identity != identity or chip.circuits != circuits:
@@ -143,7 +116,7 @@ class PoolDesk:
         chip.is_here = True
         chip.answered = moment
         lease = self.leases.get(address)
-        is_ours = (lease is not None and lease.member.mark in holder) or (chip.returned and chip.returned in holder)
+        is_ours = (lease is not None and _names(holder, lease.member.mark)) or _names(holder, chip.returned)
         stranger = "" if lease is not None or is_ours else holder
         if bool(stranger) != bool(chip.stranger):
             chip.since = moment
@@ -172,22 +145,26 @@ class PoolDesk:
         if member is not None:
             member.last_contact = moment
         lease = self._lease_of(claim.client)
+        if claim.is_withdrawn:
+            self._forget(claim.client, moment)
+            return Grant(None, "", 0, len(self.queue), None, WITHDRAWN, self.heartbeat, self.heartbeat)
         if lease is not None and not self.chips[lease.address].fits(claim.wish):
             self._end(lease, moment)  # given for an earlier wish
             self.queue.append(lease.member)
             lease = None
         if lease is None:
-            self._require(claim.wish)
+            self._require(claim, moment)
             member = self._enqueue(member, claim, origin, label, moment)
             if member is None:
                 count = len(self.queue)
-                return Grant(None, "", count + 1, count, None, self.heartbeat, self.heartbeat)
+                reason = f"the queue has no place for another claim of this user; {count} clients wait"
+                return Grant(None, "", count + 1, count, None, reason, self.heartbeat, self.heartbeat)
             self._restore(member, claim.previous, moment)
             self.advance(moment)
             lease = self._lease_of(claim.client)
         if lease is not None:
             lease.is_taken = True
-            return Grant(lease.token, lease.address, 0, len(self.queue), 0.0, self.heartbeat, self.heartbeat)
+            return Grant(lease.token, lease.address, 0, len(self.queue), 0.0, "", self.heartbeat, self.heartbeat)
         return self._place(claim.client, moment)
 
     def holder(self, token: str, user: str, moment: float) -> Lease:
@@ -249,32 +226,45 @@ class PoolDesk:
         for lease in self.leases.values():
             if lease.member.owner in chips:
                 chips[lease.member.owner] += 1
-        ranks = {owner: (chips[owner], self.turns.get(owner, -1.0), line[0].since) for owner, line in waiting.items()}
+        ranks = {
+            owner: (chips[owner], self.turns.get(owner, -math.inf), line[0].since) for owner, line in waiting.items()
+        }
         members = list[Member]()
         while waiting:
             owner = min(waiting, key=lambda name: ranks[name])
             members.append(waiting[owner].popleft())
-            ranks[owner] = (ranks[owner][0] + 1, float(len(members)) + 1e18, 0.0)  # after those who had no turn yet
+            ranks[owner] = (ranks[owner][0] + 1, math.inf, len(members))  # after those who had no turn yet
             if not waiting[owner]:
                 del waiting[owner]
         return members
 
-    def estimate(self, member: Member, moment: float) -> float | None:
-        """Return an estimate of a waiting client's wait (s), from the leases that have ended; None without any."""
-        if not self.durations:
-            return None
-        usual = fmean(self.durations)
-        fitting = [chip for chip in self._candidates(member.wish) if chip.is_here]
+    def outlook(self, line: Sequence[Member], place: int, moment: float) -> Outlook:
+        """Return what can be said of the wait of a client.
+
+        A lease is expected to last as long as those among the last ones that have lasted longer than it has by now. All
+        leases behind it are expected to be of mean length.
+
+        Args:
+            line: Queue in the order of turns.
+            place: Index of the client in it.
+            moment: Current time (s).
+        """
+        wish = line[place].wish
+        candidates = self._candidates(wish)
+        fitting = [chip for chip in candidates if chip.is_here]
         if not fitting:
-            return None
-        ends = sorted(
-            max(usual - (moment - self.leases[chip.address].begin), 0.0) if chip.address in self.leases else usual
-            for chip in fitting
-        )
-        line = self.order()
-        place = next(i for i, waiting in enumerate(line) if waiting is member)
+            return Outlook(None, self._absence(candidates, moment))
         rivals = sum(any(chip.fits(waiting.wish) for chip in fitting) for waiting in line[:place])
-        return ends[rivals % len(ends)] + usual * (rivals // len(ends))
+        rest = sorted((self._remainder(chip, moment), chip.address) for chip in fitting)
+        rounds, index = divmod(rivals, len(rest))
+        seconds, address = rest[index]
+        if math.isinf(seconds):
+            return Outlook(None, self._delay(self.chips[address], moment))
+        if not rounds:
+            return Outlook(seconds)
+        if not self.durations:
+            return Outlook(None, f"{rivals} others are first, and no lease has ended yet")
+        return Outlook(seconds + rounds * fmean(self.durations))
 
     @property
     def busy(self) -> float | None:
@@ -297,8 +287,9 @@ class PoolDesk:
 
     def waiters(self, moment: float) -> Iterator[Waiter]:
         """Yield the queue in the form of a report."""
-        for member in self.order():
-            yield Waiter(member.label, str(member.wish), moment - member.since, self.estimate(member, moment))
+        line = self.order()
+        for place, member in enumerate(line):
+            yield Waiter(member.label, str(member.wish), moment - member.since, *self.outlook(line, place, moment))
 
     # details
 
@@ -306,9 +297,36 @@ class PoolDesk:
         """Return the place of a waiting client."""
         line = self.order()
         position = 1 + next(i for i, member in enumerate(line) if member.client == client)
-        estimate = self.estimate(line[position - 1], moment)
         pause = min(SHORTEST_POLL * position, self.heartbeat / 2)
-        return Grant(None, "", position, len(line), estimate, pause, self.heartbeat)
+        outlook = self.outlook(line, position - 1, moment)
+        return Grant(None, "", position, len(line), *outlook, pause, self.heartbeat)
+
+    def _remainder(self, chip: Chip, moment: float) -> float:
+        """Return the expected time until a chip is free (s); infinity if nothing can be said."""
+        if self._is_free(chip):
+            return 0.0
+        lease = self.leases.get(chip.address)
+        elapsed = math.inf if lease is None else moment - lease.begin
+        longer = [duration - elapsed for duration in self.durations if duration > elapsed]
+        return fmean(longer) if longer else math.inf
+
+    def _delay(self, chip: Chip, moment: float) -> str:
+        """Return why nothing can be said of the time until a chip is free."""
+        lease = self.leases.get(chip.address)
+        if lease is None:
+            return f"{chip.stranger} has {chip.address} without the pool"
+        text = f"the lease of {chip.address} has lasted {moment - lease.begin:.0f} s"
+        if not self.durations:
+            return f"no lease has ended yet; {text}"
+        return f"{text}, longer than the last {len(self.durations)}"
+
+    def _absence(self, candidates: Sequence[Chip], moment: float) -> str:
+        """Return why no chip fits at present."""
+        if candidates:
+            away = ", ".join(f"{chip.address} for {moment - chip.since:.0f} s" for chip in candidates[:SHOWN])
+            return f"the servers of all chips that fit are away: {away}"
+        silent = ", ".join([chip.address for chip in self.chips.values() if not chip.identity][:SHOWN])
+        return f"no chip fits, but for those of servers that have not answered yet: {silent}"
 
     def _lease_of(self, client: str) -> Lease | None:
         return next((lease for lease in self.leases.values() if lease.member.client == client), None)
@@ -317,15 +335,25 @@ class PoolDesk:
         members = [*self.queue, *(lease.member for lease in self.leases.values())]
         return next((member for member in members if member.client == client), None)
 
-    def _require(self, wish: Wish) -> None:
-        """Refuse a wish that none of the chips can fulfil, once all of them are known."""
-        if any(not chip.identity or chip.fits(wish) for chip in self.chips.values()):
+    def _require(self, claim: Claim, moment: float) -> None:
+        """Refuse a claim that none of the chips can fulfil, once all of them are known."""
+        if any(not chip.identity or chip.fits(claim.wish) for chip in self.chips.values()):
             return
+        self._forget(claim.client, moment)
         chips = "; ".join(
             f"{', '.join(f'{name} {value}' for name, value in chip.identity.items())}, {chip.circuits} circuits"
-            for chip in list(self.chips.values())[:16]
+            for chip in list(self.chips.values())[:SHOWN]
         )
-        raise Refusal("value", f"the pool has no chip with {wish}. It has: {chips}")
+        raise Refusal("value", f"the pool has no chip with {claim.wish}. It has: {chips}")
+
+    def _forget(self, client: str, moment: float) -> None:
+        """End the place or lease of a client that wants none."""
+        lease = self._lease_of(client)
+        if lease is not None:
+            self._end(lease, moment)
+        self.queue = [member for member in self.queue if member.client != client]
+        self.changes += 1
+        self.advance(moment)
 
     def _enqueue(self, member: Member | None, claim: Claim, origin: Origin, label: str, moment: float) -> Member | None:
         """Return the client in the queue, with its present wish; None if there is no room for another one."""
@@ -343,7 +371,7 @@ class PoolDesk:
     def _restore(self, member: Member, previous: str, moment: float) -> None:
         """Give a client the chip again that it had, if that is free: after a loss of the broker's state."""
         chip = self.chips.get(previous)
-        if chip is not None and member.mark in chip.stranger and chip.is_here and previous not in self.leases:
+        if chip is not None and _names(chip.stranger, member.mark) and chip.is_here and previous not in self.leases:
             self._grant(member, chip, moment)
 
     def _candidates(self, wish: Wish) -> list[Chip]:
@@ -415,3 +443,9 @@ class PoolDesk:
             if chip.is_here and not chip.stranger and any(chip.fits(wish) for wish in wishes):
                 self.queued_time += elapsed
                 self.busy_time += elapsed if lease is not None and lease.is_taken else 0.0
+
+
+def _names(holder: str, mark: str) -> bool:
+    """Return whether the holder at a server is the client with a label, which follows a key's name, and may be cut."""
+    label = holder.partition(" (")[2]
+    return bool(mark) and (holder == mark or (bool(label) and f"{mark})".startswith(label)))

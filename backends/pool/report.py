@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from hxtrain.backends.remote.link import Link, LinkSettings
-from hxtrain.backends.remote.protocol import Empty
+from hxtrain.backends.addresses import pool_address
+from hxtrain.backends.remote.link import LinkSettings
+from hxtrain.backends.remote.queries import ask
 
 State = Literal["free", "leased", "elsewhere", "away"]
 """A chip is `elsewhere` if a client that did not come through the pool has it, and `away` if its server is silent."""
@@ -36,12 +37,21 @@ class Berth:
 
 @dataclass(frozen=True)
 class Waiter:
-    """A client in the queue: its label, its wish for people, time of waiting and estimate of the wait to come (s)."""
+    """A client in the queue.
+
+    Attributes:
+        label: Label for people.
+        wish: Wish for people.
+        seconds: Time of waiting so far (s).
+        estimate: Estimate of the wait to come (s); None if there is none.
+        reason: Why there is no estimate; empty with one.
+    """
 
     label: str
     wish: str
     seconds: float
     estimate: float | None
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -73,13 +83,9 @@ class PoolReport:
 
 
 def ask_pool(settings: LinkSettings) -> PoolReport:
-    """Return the report of a pool.
+    """Return the report of a pool; `tcp://HOST:PORT` and `pool://HOST:PORT` are the same address here.
 
     Raises:
-        DeviceError: The broker cannot be reached.
+        DeviceError: The broker cannot be reached, or a single chip's server answers.
     """
-    link = Link(settings)
-    try:
-        return link.request("status", Empty()).read(PoolReport)
-    finally:
-        link.close()
+    return ask(replace(settings, address=pool_address(settings.address)), "status", PoolReport)

@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hxtrain.backends.files import replacing
-from hxtrain.backends.remote.claims import Wish
 from hxtrain.backends.remote.wire import WireError, check
 
-from .desk import Lease, Member, PoolDesk
+from .desk import PoolDesk
+from .entries import Lease, Member
 
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class SavedMember:
-    """A client of the queue; `since` in s since 1970."""
-
-    client: str
-    user: str
-    owner: str
-    label: str
-    mark: str
-    wish: Wish
-    since: float
-
-
-@dataclass(frozen=True)
-class SavedLease:
-    """A lease: its client, token, address and beginning (s since 1970)."""
-
-    member: SavedMember
-    token: str
-    address: str
-    begin: float
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -56,8 +34,8 @@ class SavedPool:
 
     format: int
     chips: tuple[SavedChip, ...]
-    leases: tuple[SavedLease, ...]
-    queue: tuple[SavedMember, ...]
+    leases: tuple[Lease, ...]
+    queue: tuple[Member, ...]
     turns: dict[str, float]
     durations: tuple[float, ...]
     granted: int
@@ -83,11 +61,8 @@ def save(desk: PoolDesk, path: Path) -> None:
     saved = SavedPool(
         FORMAT,
         tuple(SavedChip(chip.address, dict(chip.identity), chip.circuits) for chip in desk.chips.values()),
-        tuple(
-            SavedLease(_saved(lease.member, shift), lease.token, lease.address, lease.begin + shift)
-            for lease in desk.leases.values()
-        ),
-        tuple(_saved(member, shift) for member in desk.queue),
+        tuple(_shifted(lease, shift) for lease in desk.leases.values()),
+        tuple(_moved(member, shift) for member in desk.queue),
         {owner: moment + shift for owner, moment in desk.turns.items()},
         tuple(desk.durations),
         desk.granted,
@@ -119,7 +94,7 @@ def restore(desk: PoolDesk, path: Path, moment: float) -> bool:
         saved = check(SavedPool, json.loads(content))
         if saved.format != FORMAT:
             raise WireError(f"format {saved.format}, this version reads {FORMAT}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"state={path} is not the state of a pool ({error}); move it away to begin with free chips, or name "
             "another file"
@@ -129,12 +104,14 @@ def restore(desk: PoolDesk, path: Path, moment: float) -> bool:
         if chip.address in desk.chips:
             desk.chips[chip.address].identity = chip.identity
             desk.chips[chip.address].circuits = chip.circuits
-    for lease in saved.leases:
-        if lease.address in desk.chips:
-            member = _member(lease.member, shift, moment)
-            desk.leases[lease.address] = Lease(member, lease.address, lease.begin + shift, lease.token, is_taken=True)
-    desk.queue = [_member(member, shift, moment) for member in saved.queue]
-    desk.turns = {owner: turn + shift for owner, turn in saved.turns.items()}
+    leases = [_shifted(lease, shift, moment) for lease in saved.leases]
+    desk.leases = {lease.address: lease for lease in leases if lease.address in desk.chips}
+    desk.queue = [_moved(member, shift, moment) for member in saved.queue]
+    for lease in leases:
+        lease.is_taken = True  # of a client that does not know of it yet, the next claim gets it
+    for member in [*desk.queue, *(lease.member for lease in leases)]:
+        member.last_contact = moment
+    desk.turns = {owner: min(turn + shift, moment) for owner, turn in saved.turns.items()}
     desk.durations.extend(saved.durations)
     desk.granted = saved.granted
     desk.expired = saved.expired
@@ -143,19 +120,12 @@ def restore(desk: PoolDesk, path: Path, moment: float) -> bool:
     return True
 
 
-def _saved(member: Member, shift: float) -> SavedMember:
-    return SavedMember(
-        member.client,
-        member.user,
-        member.owner,
-        member.label,
-        member.mark,
-        member.wish,
-        member.since + shift,
-    )
+def _shifted(lease: Lease, shift: float, latest: float = math.inf) -> Lease:
+    """Return a lease with times of another clock, which are in its past: that clock may have been set meanwhile."""
+    return replace(lease, member=_moved(lease.member, shift, latest), begin=min(lease.begin + shift, latest))
 
 
-def _member(saved: SavedMember, shift: float, moment: float) -> Member:
-    return Member(
-        saved.client, saved.user, saved.owner, saved.label, saved.mark, saved.wish, saved.since + shift, moment
-    )
+def _moved(member: Member, shift: float, latest: float = math.inf) -> Member:
+    """Return a client with times of another clock."""
+    times = {name: min(getattr(member, name) + shift, latest) for name in ("since", "last_contact")}
+    return replace(member, **times)

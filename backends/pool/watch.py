@@ -10,19 +10,20 @@ from typing import NamedTuple
 from hxtrain.backends.recording import DeviceError
 from hxtrain.backends.remote.complaints import Complaints
 from hxtrain.backends.remote.link import Link, LinkSettings
-from hxtrain.backends.remote.protocol import Empty, Report
+from hxtrain.backends.remote.protocol import Empty, Refusal, Report
 from hxtrain.backends.remote.reception import SOFTWARE
 
 log = logging.getLogger(__name__)
 
 
 class ServerFacts(NamedTuple):
-    """What a server says: address, identity and circuits of its chip, and the label of who has it."""
+    """What a server says: address, identity and circuits of its chip, who has it, and the server's random name."""
 
     address: str
     identity: Mapping[str, str]
     circuits: int
     holder: str
+    instance: str
 
 
 class Watch:
@@ -51,8 +52,11 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """Ask for the end of the thread."""
         self._stop.set()
+
+    def join(self) -> None:
+        """Wait for the end of the thread."""
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -63,10 +67,10 @@ class Watch:
                 welcome = self._link.greet(SOFTWARE)
                 status = self._link.request("status", Empty()).read(Report)
                 holder = "" if status.holder is None else status.holder.label
-                facts = ServerFacts(address, welcome.identity, welcome.capabilities.neuron_circuits, holder)
-                self._report(facts)
-            except (DeviceError, ValueError) as error:
+                circuits = welcome.capabilities.neuron_circuits
+                self._report(ServerFacts(address, welcome.identity, circuits, holder, welcome.instance))
+            except (DeviceError, ValueError, Refusal) as error:
                 if not self._stop.is_set():
-                    self._complaints.warn("silent", address, str(error))
+                    self._complaints.warn("silent", "a server of the pool", str(error))
             self._stop.wait(self._period)
         self._link.close()

@@ -77,6 +77,24 @@ def check_bind(address: str, keys: str | None, insecure: bool) -> None:
         )
 
 
+def check_endpoint(address: str) -> None:
+    """Check that an address is one to connect to.
+
+    Raises:
+        ValueError: The address is not one of ZeroMQ's, or has no host or no port.
+    """
+    scheme, _, rest = address.partition("://")
+    if scheme not in ("tcp", "ipc") or not rest:
+        raise ValueError(f"it is not an address; {EXAMPLES}")
+    if scheme == "ipc":
+        return
+    host, port = rest.rpartition(":")[::2]
+    if not host or (":" in host and not (host.startswith("[") and host.endswith("]"))):
+        raise ValueError("it must be HOST:PORT, with an IPv6 address in brackets, e.g. tcp://[::1]:5555")
+    if not _is_port(port):
+        raise ValueError(f"port {port!r} must be 1 to 65535; {EXAMPLES}")
+
+
 def listen(address: str) -> Listener:
     """Return a socket that listens at an address that `check_bind` accepts.
 
@@ -101,8 +119,12 @@ def _host_and_port(rest: str) -> tuple[str, str]:
 def _check_port(address: str, port: str) -> None:
     if port in ("*", "0"):
         return
-    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+    if not _is_port(port):
         raise ValueError(f"bind={address}: port {port!r} must be 1 to 65535, or * for a free one; {EXAMPLES}")
+
+
+def _is_port(port: str) -> bool:
+    return port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535
 
 
 def _listen_tcp(rest: str) -> Listener:

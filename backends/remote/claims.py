@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from hxtrain.backends.recording import DeviceError
+from hxtrain.backends.recording import QueueTimeoutError
 
 from .heart import Heart, label
-from .link import Link, LinkSettings
-from .protocol import Ask, Empty, Refusal
+from .link import Link, LinkSettings, tell
+from .protocol import Ask, ConnectionLostError, Empty
 from .wire import Exact
 
 log = logging.getLogger(__name__)
@@ -52,12 +52,14 @@ class Claim:
         label: Label for people, see `Ask`.
         wish: Properties of the chip.
         previous: Address of the server that the client had last; empty without one. It gets this one if it is free.
+        is_withdrawn: Whether the client does not want a chip any more: its place or lease ends.
     """
 
     client: str
     label: Exact
     wish: Wish
     previous: str = ""
+    is_withdrawn: bool = False
 
     def __post_init__(self) -> None:
         Ask(self.client, self.label)
@@ -72,7 +74,8 @@ class Grant:
         address: Address of the server; empty in the queue.
         position: 0 with a lease, 1 for the first in the queue, ...
         queued: Number of clients in the queue.
-        estimate: Estimate of the wait (s); None while no lease has ended.
+        estimate: Estimate of the wait (s); None if there is none.
+        reason: Why there is no estimate; empty with one.
         again: Time after which to ask again (s).
         heartbeat: Time in which a client must give a sign of life; after two of them its lease is over (s).
     """
@@ -82,6 +85,7 @@ class Grant:
     position: int
     queued: int
     estimate: float | None
+    reason: str
     again: float  # language: a key of messages
     heartbeat: float
 
@@ -126,41 +130,57 @@ class Reservation:
             identity: Identity that the chip must have; None: that of the wish.
 
         Raises:
-            DeviceError: The broker cannot be reached, or others have the chips for too long.
+            DeviceError: The broker cannot be reached.
+            QueueTimeoutError: Others have the chips for too long.
             ValueError: The pool has no such chip.
         """
         wish = self._wish if identity is None else Wish(identity, self._wish.circuits)
-        start = time.monotonic()
-        position = -1
-        reported = start
-        while True:
-            claim = Claim(self._client, Exact(label()), wish, self._address)
-            grant = self._link.request("claim", claim).read(Grant)
-            if grant.lease is not None:
-                break
-            moment = time.monotonic()
-            if position < 0 or moment - reported > PERIOD:
-                self._report(grant, wish)
-                position = grant.position
-                reported = moment
-            if moment - start > self._patience:
-                raise DeviceError(
-                    f"pool {self._settings.address}: no chip for {self._patience:g} s (place {grant.position} of "
-                    f"{grant.queued}; {wish}). See who has them: hxtrain pool status address=pool://...; wait longer "
-                    "with a larger `queue_patience`"
-                )
-            time.sleep(max(0.01, min(grant.again, LONGEST_PAUSE)))
+        claim = Claim(self._client, Exact(label()), wish, self._address)
+        try:
+            grant = self._wait(claim)
+        except (ConnectionLostError, ValueError):
+            raise
+        except BaseException:
+            withdrawal = replace(claim, is_withdrawn=True)
+            tell(self._settings, "claim", withdrawal, "", "the pool does not know that this client is gone")
+            raise
+        assert grant.lease is not None
         self._lease = grant.lease
         self._address = grant.address
-        if position > 0:
-            log.warning(
-                "pool %s: leased the chip at %s after %.0f s", self._settings.address, grant.address, moment - start
-            )
         if self._heart is None:
             self._heart = Heart(self._settings, 2 * grant.heartbeat, self._link)
         self._heart.lease = self._lease
         self._link.close()
         return self._address
+
+    def _wait(self, claim: Claim) -> Grant:
+        """Ask for a chip until there is one.
+
+        Raises:
+            QueueTimeoutError: Others have the chips for too long.
+        """
+        start = time.monotonic()
+        position = -1
+        reported = start
+        while True:
+            grant = self._link.request("claim", claim).read(Grant)
+            if grant.lease is not None:
+                break
+            moment = time.monotonic()
+            if position < 0 or moment - reported > PERIOD:
+                self._report(grant, claim.wish)
+                position = grant.position
+                reported = moment
+            if moment - start > self._patience:
+                raise QueueTimeoutError(
+                    f"{self._settings.peer}: no chip for {self._patience:g} s (place {grant.position} of "
+                    f"{grant.queued}; {claim.wish}){f': {grant.reason}' if grant.reason else ''}. See who has them: "
+                    f"{self._settings.question}; wait longer with a larger `queue_patience`"
+                )
+            time.sleep(max(0.01, min(grant.again, LONGEST_PAUSE)))
+        if position > 0:
+            log.warning("%s: leased the chip at %s after %.0f s", self._settings.peer, grant.address, moment - start)
+        return grant
 
     def end(self) -> None:
         """Give the chip back, if the broker can be reached; may be called twice."""
@@ -168,17 +188,12 @@ class Reservation:
             self._heart.stop()
             self._heart = None
         if self._lease:
-            last = Link(replace(self._settings, timeout=0.5, patience=1.0))
-            try:
-                last.request("release", Empty(), lease=self._lease)
-            except (DeviceError, ValueError, Refusal) as error:
-                log.warning("the chip was not given back to the pool, its lease ends by itself: %s", error)
-            finally:
-                last.close()
+            otherwise = "the chip was not given back to the pool, its lease ends by itself"
+            tell(self._settings, "release", Empty(), self._lease, otherwise)
         self._lease = ""
         self._link.close()
 
     def _report(self, grant: Grant, wish: Wish) -> None:
-        wait = "unknown" if grant.estimate is None else f"about {grant.estimate:.0f} s"
-        text = "pool %s: place %d of %d in the queue for a chip (%s), waiting time %s"
-        log.warning(text, self._settings.address, grant.position, grant.queued, wish, wait)
+        wait = f"unknown: {grant.reason}" if grant.estimate is None else f"about {grant.estimate:.0f} s"
+        text = "%s: place %d of %d in the queue for a chip (%s), waiting time %s"
+        log.warning(text, self._settings.peer, grant.position, grant.queued, wish, wait)

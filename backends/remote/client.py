@@ -14,18 +14,18 @@ from typing import ClassVar, TypeVar
 from torch import Tensor
 
 from hxtrain.backends.abilities import Batching, Interruptible
-from hxtrain.backends.addresses import endpoint, is_pool
+from hxtrain.backends.addresses import is_pool
 from hxtrain.backends.backend import Backend
 from hxtrain.backends.capabilities import Capabilities
 from hxtrain.backends.checks import check_run
 from hxtrain.backends.circuit import Circuit
 from hxtrain.backends.pieces import join
-from hxtrain.backends.recording import DeviceError, Recording, Stimulus
+from hxtrain.backends.recording import DeviceError, QueueTimeoutError, Recording, Stimulus
 
 from . import protocol as p
 from .claims import Reservation, Wish
 from .heart import Heart, label
-from .link import Link, LinkSettings, Reply, Setbacks
+from .link import Link, LinkSettings, Reply, Setbacks, tell
 from .reception import SOFTWARE
 from .tensors import EVENT, grid_size, largest_recording, read_recordings, write_run
 from .wire import LARGEST_PART, Exact, WireError
@@ -93,7 +93,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
         if not queue_patience >= 0:
             raise ValueError(f"queue_patience={queue_patience} s must not be negative")
         self._address = address
-        self._settings = LinkSettings(endpoint(address) if is_pool(address) else address, keys, timeout, patience)
+        self._settings = LinkSettings(address, keys, timeout, patience)
         self._queue_patience = queue_patience
         self._running = False
         self._interrupted = threading.Event()
@@ -343,7 +343,10 @@ class RemoteBackend(Backend, Batching, Interruptible):
         """Whether the pool has taken the chip back, so that a request was given up."""
         is_lost = self._reservation is not None and self._reservation.is_lost and not self._interrupted.is_set()
         if is_lost:
-            log.warning("the pool has taken the chip at %s back: its server is gone", self._settings.address)
+            log.warning(
+                "the pool has taken the chip at %s back: its server is gone, or has another chip",
+                self._settings.address,
+            )
         return is_lost
 
     def _reserve(self) -> None:
@@ -352,7 +355,12 @@ class RemoteBackend(Backend, Batching, Interruptible):
             return
         self._lease = ""
         start = time.monotonic()
-        address = self._reservation.take(None if self._hello is None else self._hello.identity)
+        try:
+            address = self._reservation.take(None if self._hello is None else self._hello.identity)
+        except ValueError as error:
+            if self._hello is None:
+                raise
+            raise DeviceError(f"the chip of this run is gone: {error}") from None
         self._queued += time.monotonic() - start
         if address != self._settings.address:
             self._link.close()
@@ -401,10 +409,9 @@ class RemoteBackend(Backend, Batching, Interruptible):
                     level, "place %d in the queue for the chip, at most about %.0f s", last_position, place.estimate
                 )
             if time.monotonic() - start > self._queue_patience:
-                raise DeviceError(
-                    f"chip server {self._settings.address}: others have had the chip for {self._queue_patience:g} s "
-                    f"(place {place.position}). See who: hxtrain serve status address={self._settings.address}; "
-                    "wait longer with a larger `queue_patience`"
+                raise QueueTimeoutError(
+                    f"{self._settings.peer}: others have had the chip for {self._queue_patience:g} s (place "
+                    f"{place.position}). See who: {self._settings.question}; wait longer with a larger `queue_patience`"
                 )
             time.sleep(max(0.01, min(place.again, 5.0)))
             self._queued += time.monotonic() - attempt_start
@@ -444,21 +451,12 @@ class RemoteBackend(Backend, Batching, Interruptible):
 
     def _release(self) -> None:
         """Give the lease back, if the server can be reached."""
-        self._tell("release", p.Empty(), "the lease was not given back, it ends by itself")
+        tell(self._settings, "release", p.Empty(), self._lease, "the lease was not given back, it ends by itself")
 
     def _cancel(self, sequence: int) -> None:
         """Cancel a job on the server."""
-        self._tell("cancel", p.Cancel(sequence), "the job was not cancelled, it ends by itself")
-
-    def _tell(self, op: p.Operation, body: object, otherwise: str) -> None:
-        """Send a request through a separate connection, with little patience."""
-        last = Link(LinkSettings(self._settings.address, self._settings.keys, 0.5, 1.0))
-        try:
-            last.request(op, body, lease=self._lease)
-        except (DeviceError, ValueError, p.Refusal) as error:
-            log.warning("%s: %s", otherwise, error)
-        finally:
-            last.close()
+        otherwise = "the job was not cancelled, it ends by itself"
+        tell(self._settings, "cancel", p.Cancel(sequence), self._lease, otherwise)
 
 
 def _join(pieces: Sequence[Recording | DeviceError]) -> Recording | DeviceError:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from hxtrain.backends.addresses import EXAMPLE, endpoint, is_pool
 from hxtrain.backends.recording import DeviceError
 
 from . import protocol as p
+from .address import check_endpoint
 from .keys import load_pair, load_public
 from .wire import LARGEST_PART, WireError, pack, unpack
 
+log = logging.getLogger(__name__)
 Body = TypeVar("Body")
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Pauses between attempts (s): they double from the first to the longest, times a random factor of 0.5 to 1.5."""
@@ -38,10 +42,10 @@ EVENTS = {
 
 @dataclass
 class LinkSettings:
-    """Settings of a client's connection to a server.
+    """Settings of a client's connection to a server, or to the broker of a pool.
 
     Attributes:
-        address: Address of the server.
+        address: Address of the server, or of a pool, `pool://HOST:PORT`.
         keys: Directory with `client.key_secret` and `server.key`; None without keys.
         timeout: Silence after which a request is repeated (s).
         patience: Silence after which a request fails (s).
@@ -55,14 +59,34 @@ class LinkSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.address, str):
             raise ValueError(f"address={self.address!r} must be a text, such as tcp://127.0.0.1:5555")
-        if self.address.partition("://")[0] not in ("tcp", "ipc") or not self.address.partition("://")[2]:
-            raise ValueError(
-                f"address={self.address!r} is not one of a chip server; use e.g. tcp://127.0.0.1:5555, and "
-                "pool://lab:5554 for a pool of chips"
-            )
+        try:
+            check_endpoint(self.endpoint)
+        except ValueError as error:
+            raise ValueError(f"address={self.address!r}: {error}, and {EXAMPLE} for a pool of chips") from None
         for name in ("timeout", "patience"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} s must be positive")
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether the address is one of a pool."""
+        return is_pool(self.address)
+
+    @property
+    def endpoint(self) -> str:
+        """Address for ZeroMQ."""
+        return endpoint(self.address) if self.is_pool else self.address
+
+    @property
+    def peer(self) -> str:
+        """What is at the address, for people."""
+        return f"{'pool' if self.is_pool else 'chip server'} {self.address}"
+
+    @property
+    def question(self) -> str:
+        """Command that shows what the server or broker does."""
+        keys = "" if self.keys is None else f" keys={self.keys}"
+        return f"hxtrain {'pool' if self.is_pool else 'serve'} status address={self.address}{keys}"
 
 
 @dataclass
@@ -81,7 +105,7 @@ class Reply:
         try:
             return unpack(kind, self.body)
         except WireError as error:
-            raise DeviceError(f"the chip server's answer makes no sense: {error}") from None
+            raise DeviceError(f"the server's answer makes no sense: {error}") from None
 
 
 class Setbacks:
@@ -111,9 +135,8 @@ class Setbacks:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._count, 16)) * random.uniform(0.5, 1.5)
         if moment - self._since + pause > self._settings.patience:
             raise p.ConnectionLostError(
-                f"chip server {self._settings.address}: {text}, {self._count + 1} times within "
-                f"{moment - self._since:.1f} s. See what it does: "
-                f"hxtrain serve status address={self._settings.address}; "
+                f"{self._settings.peer}: {text}, {self._count + 1} times within {moment - self._since:.1f} s. See what "
+                f"it does: {self._settings.question}; "
                 f"wait longer with more than patience={self._settings.patience:g}"
             )
         if self._count:
@@ -211,13 +234,13 @@ class Link:
             since = moment if alive else since
             if self._cancelled() or moment - since + pause > self.settings.patience:
                 raise p.ConnectionLostError(
-                    f"chip server {self.settings.address}: {self._trouble}, for {moment - since:.1f} s. Is it running "
-                    "and is the address right (hxtrain serve status address=...)? "
+                    f"{self.settings.peer}: {self._trouble}, for {moment - since:.1f} s. Is it running and is the "
+                    f"address right ({self.settings.question})? "
                     f"Wait longer with more than patience={self.settings.patience:g}"
                 )
             if moment > end:
                 raise p.ConnectionLostError(
-                    f"chip server {self.settings.address}: it still says that the job is running, after "
+                    f"{self.settings.peer}: it still says that the job is running, after "
                     f"{moment - begin:.1f} s, and allows {job_time:g} s. Look after it"
                 )
             attempt = 0 if alive else attempt + 1
@@ -280,12 +303,12 @@ class Link:
             return None
         except p.Refusal as refusal:
             if refusal.code == "version":
-                raise DeviceError(f"chip server {self.settings.address}: {refusal.text}") from None
+                raise DeviceError(f"{self.settings.peer}: {refusal.text}") from None
             raise
 
     def _complain(self, failure: p.Failure) -> float:
         """Raise the error of an error reply; return a pause (s) if the request may be repeated."""
-        prefix = f"chip server {self.settings.address}: {failure.text}"
+        prefix = f"{self.settings.peer}: {failure.text}"
         if failure.code == "busy":
             self._trouble = failure.text
             return min(max(failure.retry_after or 0.0, 0.01), LONGEST_PAUSE)
@@ -309,15 +332,19 @@ class Link:
         socket.copy_threshold = p.COPIED
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, int(LONGEST_PAUSE * 1000))
-        socket.setsockopt(zmq.IPV6, int("[" in self.settings.address))
+        socket.setsockopt(zmq.IPV6, int("[" in self.settings.endpoint))
         if self._keys is not None:
             socket.curve_publickey, socket.curve_secretkey, socket.curve_serverkey = self._keys
         events = 0
         for event in EVENTS:
             events |= event
-        self._monitor = socket.get_monitor_socket(events)
-        socket.connect(self.settings.address)
         self._socket = socket
+        self._monitor = socket.get_monitor_socket(events)
+        try:
+            socket.connect(self.settings.endpoint)
+        except zmq.ZMQError as error:
+            self._hang_up()
+            raise ValueError(f"address={self.settings.address!r}: {error.strerror}") from None
         self._shaken = False
         self._poller = zmq.Poller()
         for source in (socket, self._monitor):
@@ -351,7 +378,7 @@ class Link:
         self._trouble = EVENTS[event] if self._shaken or event != zmq.Event.DISCONNECTED else NO_HANDSHAKE
         if event == zmq.Event.HANDSHAKE_FAILED_AUTH:
             raise DeviceError(
-                f"chip server {self.settings.address}: {self._trouble}. Give its operator client.key of "
+                f"{self.settings.peer}: {self._trouble}. Give its operator client.key of "
                 f"{self.settings.keys} for the server's folder authorised/"
             )
         return event == zmq.Event.DISCONNECTED
@@ -360,3 +387,22 @@ class Link:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._cancelled():
             time.sleep(min(left, TICK))
+
+
+def tell(settings: LinkSettings, op: p.Operation, body: object, lease: str, otherwise: str) -> None:
+    """Send a request through a separate connection, with little patience; a failure is a warning.
+
+    Args:
+        settings: Settings of the connection.
+        op: Operation of the request.
+        body: Body of the request.
+        lease: Token of the lease; empty if the operation needs none.
+        otherwise: What a failure means.
+    """
+    last = Link(replace(settings, timeout=0.5, patience=1.0))
+    try:
+        last.request(op, body, lease=lease)
+    except (DeviceError, ValueError, p.Refusal) as error:
+        log.warning("%s: %s", otherwise, error)
+    finally:
+        last.close()

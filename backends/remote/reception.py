@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar, Optional
+from typing import Any, ClassVar, NamedTuple, Optional, Protocol
 
 import zmq
 from zmq.utils import z85
@@ -40,7 +40,27 @@ TICK = 0.1
 """Longest time between two looks at leases and signals (s)."""
 LINGER = 2.0
 """Time for sending the last replies at the end (s)."""
-Answer = Callable[[p.Request, Origin], object]
+
+
+class Answer(NamedTuple):
+    """How an operation is answered: type of the request's body, and function of body, token of the lease, and origin.
+
+    The function returns the body of the answer, or that packed already.
+    """
+
+    body: type[Any]
+    function: Callable[[Any, str, Origin], object]
+
+
+class Holders(Protocol):
+    """Bookkeeping of leases."""
+
+    def holder(self, token: str, user: str, moment: float) -> object:
+        """Record the contact with the holder of a lease.
+
+        Raises:
+            Refusal: Lease lost, or not authorised.
+        """
 
 
 @dataclass
@@ -91,6 +111,7 @@ class Reception:
 
     OTHERWISE: ClassVar[str]
     """Text for an operation `{}` that is for another kind of reception."""
+    _desk: Holders
 
     def __init__(self, settings: ReceptionSettings) -> None:
         self._reception = settings
@@ -110,7 +131,7 @@ class Reception:
         self._stop = threading.Event()
         self._authorised: dict[bytes, str] | None = None
         self._names: dict[str, str] = {}
-        self._answers: Mapping[str, Answer] = {}
+        self._answers: Mapping[p.Operation, Answer] = {}
 
     def stop(self) -> None:
         """Ask for the end; for signal handlers and other threads."""
@@ -205,8 +226,13 @@ class Reception:
             raise p.Refusal("value", self.OTHERWISE.format(op))
         if not arrival.whole:
             raise p.Refusal("malformed", f"{op}: a message of {arrival.size} bytes; only jobs are so large")
-        answer = self._answers[op](request, origin)
+        kind, function = self._answers[op]
+        answer = function(p.read_body(kind, request), request.head.lease, origin)
         self._send(peer, "ok", answer if isinstance(answer, bytes) else pack(answer))
+
+    def _heartbeat(self, body: p.Empty, lease: str, origin: Origin) -> p.Empty:
+        self._desk.holder(lease, origin.user, time.monotonic())
+        return p.Empty()
 
     def _label(self, label: str, origin: Origin) -> Exact:
         """Return a client's label for people, with the name of its key if it has one."""

@@ -18,7 +18,7 @@ from .front import Arrival
 from .jobs import Job, Ledger, Peer
 from .leases import Desk, Lease, Origin
 from .metrics import exposition
-from .reception import LINGER, SOFTWARE, TICK, Reception, ReceptionSettings
+from .reception import LINGER, SOFTWARE, TICK, Answer, Reception, ReceptionSettings
 from .tensors import grid_size, largest_recording
 from .wire import Lines, pack
 from .worker import Outcome, Worker, failed
@@ -69,6 +69,7 @@ class Server(Reception):
     """
 
     OTHERWISE = "{} is for a pool of chips, and this is a single chip: write address=tcp://..., not pool://..."
+    _desk: Desk
 
     def __init__(self, backend: Backend, settings: ServerSettings) -> None:
         super().__init__(settings)
@@ -83,14 +84,14 @@ class Server(Reception):
         self._ledger = Ledger(settings.max_message)
         self._running: Job | None = None
         self._answers = {
-            "hello": self._hello,
-            "lease": self._ask,
-            "heartbeat": self._heartbeat,
-            "cancel": self._cancel,
-            "health": self._health,
-            "status": self._status,
-            "metrics": self._metrics,
-            "release": self._release,
+            "hello": Answer(p.Hello, self._hello),
+            "lease": Answer(p.Ask, self._ask),
+            "heartbeat": Answer(p.Empty, self._heartbeat),
+            "cancel": Answer(p.Cancel, self._cancel),
+            "health": Answer(p.Empty, self._health),
+            "status": Answer(p.Empty, self._status),
+            "metrics": Answer(p.Empty, self._metrics),
+            "release": Answer(p.Empty, self._release),
         }
 
     def serve(self) -> None:
@@ -112,16 +113,14 @@ class Server(Reception):
 
     # requests
 
-    def _hello(self, request: p.Request, origin: Origin) -> bytes:
+    def _hello(self, hello: p.Hello, lease: str, origin: Origin) -> bytes:
         """Return the packed welcome, with the additions that the client knows."""
-        hello: p.Hello = p.read_body(p.Hello, request)
         facts = self._worker.facts
         limits = self.settings.limits()
         welcome = p.Welcome(SOFTWARE, self.instance, facts.capabilities, facts.identity, limits, p.ADDITIONS)
         return pack(welcome, hello.additions)
 
-    def _ask(self, request: p.Request, origin: Origin) -> p.Place:
-        ask: p.Ask = p.read_body(p.Ask, request)
+    def _ask(self, ask: p.Ask, lease: str, origin: Origin) -> p.Place:
         self._refuse_when_closing()
         ask = p.Ask(ask.client, self._label(ask.label, origin))
         previous = self._desk.lease
@@ -129,24 +128,17 @@ class Server(Reception):
         self._log_change(previous)
         return place
 
-    def _heartbeat(self, request: p.Request, origin: Origin) -> p.Empty:
-        p.read_body(p.Empty, request)
-        self._desk.holder(request.head.lease, origin.user, time.monotonic())
-        return p.Empty()
-
-    def _release(self, request: p.Request, origin: Origin) -> p.Empty:
-        p.read_body(p.Empty, request)
+    def _release(self, body: p.Empty, lease: str, origin: Origin) -> p.Empty:
         previous = self._desk.lease
-        self._desk.release(request.head.lease, origin.user, time.monotonic(), not self._worker.busy)
+        self._desk.release(lease, origin.user, time.monotonic(), not self._worker.busy)
         self._log_change(previous)
         return p.Empty()
 
-    def _cancel(self, request: p.Request, origin: Origin) -> p.Empty:
+    def _cancel(self, cancel: p.Cancel, lease: str, origin: Origin) -> p.Empty:
         """Mark a job as cancelled by its holder, if it is the running one."""
-        cancel: p.Cancel = p.read_body(p.Cancel, request)
-        lease = self._desk.holder(request.head.lease, origin.user, time.monotonic())
+        current = self._desk.holder(lease, origin.user, time.monotonic())
         job = self._running
-        if job is not None and job.lease is lease and job.sequence == cancel.sequence:
+        if job is not None and job.lease is current and job.sequence == cancel.sequence:
             job.cancelled = True
         return p.Empty()
 
@@ -155,8 +147,7 @@ class Server(Reception):
         if job.cancelled or job.outcome is not None or self._desk.lease is not job.lease:
             self._worker.cancel()
 
-    def _health(self, request: p.Request, origin: Origin) -> p.DeviceHealth:
-        p.read_body(p.Empty, request)
+    def _health(self, body: p.Empty, lease: str, origin: Origin) -> p.DeviceHealth:
         return self._device_health()
 
     def _device_health(self) -> p.DeviceHealth:
@@ -165,8 +156,7 @@ class Server(Reception):
         state: Any = "idle" if job is None else "busy" if job.outcome is None else "stuck"
         return p.DeviceHealth(state, seconds, dict(c.errors), c.last_error, c.dropped_spikes, c.retries, c.lost_trials)
 
-    def _status(self, request: p.Request, origin: Origin) -> p.Report:
-        p.read_body(p.Empty, request)
+    def _status(self, body: p.Empty, lease: str, origin: Origin) -> p.Report:
         c = self._counters
         moment = time.monotonic()
         holder, queue = self._desk.clients(moment)
@@ -184,8 +174,7 @@ class Server(Reception):
             dict(c.errors),
         )
 
-    def _metrics(self, request: p.Request, origin: Origin) -> p.Text:
-        p.read_body(p.Empty, request)
+    def _metrics(self, body: p.Empty, lease: str, origin: Origin) -> p.Text:
         moment = time.monotonic()
         desk = self._desk
         gauges = {

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from multiprocessing.connection import Connection
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from hxtrain.backends import DeviceError, create_backend
-from hxtrain.backends.remote import Server, ServerSettings
+from hxtrain.backends import create_backend
 from hxtrain.network import Network
 from hxtrain.runs.metrics import write_json
-from hxtrain.runs.process import keep_freed_memory, tuned
+from hxtrain.runs.process import tuned
 from hxtrain.runs.versions import versions
 
 from .config import BenchConfig
+from .processes import Service, serve_chip
 from .rounds import Report, in_turns, ratios, spread
 from .workload import Workload
 
@@ -27,8 +24,6 @@ TRAINING = 100
 """Samples of a training step."""
 INFERENCE = 500
 """Samples of a batch of evaluation."""
-START = 120.0
-"""Time limit for the start of the server (s)."""
 
 
 class LinkTiming(NamedTuple):
@@ -54,7 +49,9 @@ def bench_link(
         report: Called with the number of finished rounds and the number of all rounds.
     """
     with tuned(config.threads), ExitStack() as stack:
-        address = stack.enter_context(_server(config))
+        server = Service(serve_chip, "tcp://127.0.0.1:*", config.chip.name, "calibrated", config.threads)
+        stack.callback(server.end)
+        address = server.address()
         load = Workload(stack, INFERENCE)
         places = {
             "local": create_backend("emulator", chip=config.chip.name),
@@ -103,35 +100,3 @@ def _plain(timing: LinkTiming) -> dict[str, str | float]:
     """Return a timing with the keys of the file."""
     names = {"local": "here", "remote": "there"}
     return {names.get(name, name): value for name, value in timing._asdict().items()}
-
-
-@contextmanager
-def _server(config: BenchConfig) -> Iterator[str]:
-    """Serve the chip in a separate process; yield the address."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe()
-    process = context.Process(target=_serve, args=(sender, config.chip.name, config.threads), daemon=True)
-    process.start()
-    sender.close()
-    try:
-        if not receiver.poll(START):
-            raise DeviceError(f"the server did not start within {START:g} s; is the machine busy?")
-        yield receiver.recv()
-    finally:
-        receiver.close()
-        process.join(START)
-
-
-def _serve(connection: Connection, chip: str, threads: int) -> None:
-    """Serve until the other end of the connection closes."""
-    keep_freed_memory()
-    settings = ServerSettings(bind="tcp://127.0.0.1:*", threads=threads)
-    server = Server(create_backend("emulator", chip=chip), settings)
-    connection.send(server.address)
-
-    def wait() -> None:
-        connection.poll(None)
-        server.stop()
-
-    threading.Thread(target=wait, daemon=True).start()
-    server.serve()

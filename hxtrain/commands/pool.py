@@ -8,7 +8,7 @@ from typing import List  # noqa: UP035 - OmegaConf resolves it on every Python
 
 from omegaconf import MISSING
 
-from hxtrain.backends.addresses import SCHEME
+from hxtrain.backends.addresses import pool_address
 from hxtrain.backends.pool import Berth, Broker, PoolReport, PoolSettings
 
 from .serve import duration, on_signals
@@ -33,8 +33,8 @@ def pool(config: PoolConfig, say: Callable[[str], None]) -> None:
         OSError: The state cannot be read or written.
     """
     broker = Broker(config)
-    _, _, place = broker.address.partition("://")
-    say(f"a pool of {len(config.servers)} chip servers at {SCHEME}://{place}; leases are kept in {broker.file}")
+    address = pool_address(broker.address)
+    say(f"a pool of {len(config.servers)} chip servers at {address}; leases are kept in {broker.file}")
     if broker.has_state:
         say(f"{broker.n_leases} leases of the previous broker go on")
     with on_signals(broker.stop):
@@ -66,7 +66,7 @@ def queue_rows(report: PoolReport) -> list[tuple[str, ...]]:
             waiter.label,
             waiter.wish,
             duration(waiter.seconds),
-            "-" if waiter.estimate is None else duration(waiter.estimate),
+            waiter.reason if waiter.estimate is None else duration(waiter.estimate),
         )
         for place, waiter in enumerate(report.queue, 1)
     ]

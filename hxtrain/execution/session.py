@@ -31,6 +31,7 @@ from hxtrain.backends import (
     nothing,
     supports,
 )
+from hxtrain.backends.recording import QueueTimeoutError
 from hxtrain.checks import real, whole
 
 from .drift import LIMIT, DriftMonitor
@@ -196,7 +197,7 @@ class Session:
             return [None] * len(stimuli)
         try:
             return self._call(lambda: backend.run_all(integers, stimuli), sum(s.spikes.samples for s in stimuli))
-        except HangingError:
+        except (HangingError, QueueTimeoutError):
             raise
         except DeviceError as error:
             return [error, *[None] * (len(stimuli) - 1)]
@@ -280,7 +281,7 @@ class Session:
             if first is None:
                 first = self._call(lambda: self.backend.run(integers, part), part.spikes.samples)
             return check_recording(circuit, first, part)
-        except HangingError:
+        except (HangingError, QueueTimeoutError):
             raise
         except DeviceError as error:
             return error

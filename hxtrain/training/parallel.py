@@ -21,8 +21,8 @@ from typing import Any, List, NamedTuple  # noqa: UP035 - OmegaConf resolves the
 import torch
 from torch import Tensor, distributed
 
-PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the slowest process: its chip, or its repeated runs."""
+PATIENCE = timedelta(minutes=90)
+"""How long a process waits for the slowest process: its chip (3600 s in a queue by default), or its repeated runs."""
 LONGEST = 2**28
 """Longest text that a process may send about its part (bytes)."""
 

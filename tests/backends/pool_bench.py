@@ -11,6 +11,7 @@ from typing import Any
 
 from remote_bench import FREE_PORT, PATIENT, CountingBackend, serving
 
+from hxtrain.backends.addresses import pool_address
 from hxtrain.backends.pool import Broker, PoolReport, PoolSettings, ask_pool
 from hxtrain.backends.remote import LinkSettings, RemoteBackend
 
@@ -48,28 +49,24 @@ def brokering(servers: list[str], folder: Path, **settings: Any) -> Iterator[Bro
 @contextmanager
 def pooling(folder: Path, *chips: str, **settings: Any) -> Iterator[tuple[Broker, dict[str, str]]]:
     """Serve chips behind a broker; yield the broker and the addresses of the servers by the chips' names."""
+    keys = {"keys": settings.get("keys")}
     with ExitStack() as stack:
-        places = {chip: stack.enter_context(serving(NamedBackend(chip))).address for chip in chips}
+        places = {chip: stack.enter_context(serving(NamedBackend(chip), **keys)).address for chip in chips}
         broker = stack.enter_context(brokering(list(places.values()), folder, **settings))
         await_states(broker, {"free": len(chips)})
         yield broker, places
 
 
-def pool_address(broker: Broker) -> str:
-    """Return the address for clients."""
-    return broker.address.replace("tcp://", "pool://")
-
-
 @contextmanager
 def leasing(broker: Broker, **settings: Any) -> Iterator[RemoteBackend]:
     """Open a client of a pool."""
-    with RemoteBackend(pool_address(broker), **{**PATIENT, **settings}) as backend:
+    with RemoteBackend(pool_address(broker.address), **{**PATIENT, **settings}) as backend:
         yield backend
 
 
 def report(broker: Broker) -> PoolReport:
     """Return the report of a pool."""
-    return ask_pool(LinkSettings(broker.address))
+    return ask_pool(LinkSettings(broker.address, broker.settings.keys))
 
 
 def await_states(broker: Broker, states: Mapping[str, int], limit: float = 30.0) -> PoolReport:

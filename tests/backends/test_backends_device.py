@@ -23,6 +23,7 @@ from hxtrain.backends import (
     create_backend,
     join,
 )
+from hxtrain.backends.recording import QueueTimeoutError
 from hxtrain.execution.repeats import Arrivals
 
 INPUTS = 6
@@ -156,13 +157,14 @@ def test_whatever_a_driver_raises_is_a_failure_of_the_device(error: Exception) -
     assert len(backend.clocks) == 3
 
 
-def test_what_a_backend_refuses_is_not_repeated() -> None:
+@pytest.mark.parametrize("error", [ValueError("weights reach 100"), QueueTimeoutError("no chip for 3600 s")])
+def test_what_a_repetition_does_not_help_is_not_repeated(error: Exception) -> None:
     def refusing(recording: Recording) -> Recording:
-        raise ValueError("weights reach 100, the device holds up to 63")
+        raise error
 
     backend = Faulty(damage=refusing)
     device, net = attached(backend)
-    with pytest.raises(ValueError, match="weights reach 100"):
+    with pytest.raises(type(error), match=f"^{error}$"):
         run(device, net)
     assert len(backend.clocks) == 1
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pool_bench import await_states, brokering, pool_address
+from pool_bench import await_states, brokering
 from remote_bench import PATIENT, serving
 from test_remote_training import train
 
 from hxtrain.backends import create_backend
+from hxtrain.backends.addresses import pool_address
 from hxtrain.execution.config import BackendConfig, ChipConfig
 
 CHIPS = ("W66F3", "W62F0")
@@ -23,7 +24,7 @@ def test_a_run_in_a_pool_is_resumed_on_the_chip_that_it_had(tmp_path: Path) -> N
         ]
         broker = stack.enter_context(brokering([server.address for server in servers], tmp_path))
         await_states(broker, {"free": 2})
-        pooled = BackendConfig("remote", {"address": pool_address(broker), **PATIENT})
+        pooled = BackendConfig("remote", {"address": pool_address(broker.address), **PATIENT})
         first = train(tmp_path / "run", pooled, anyone)
         resumed = train(tmp_path / "run", pooled, anyone, epochs=2, resume=True)
         second = train(tmp_path / "other", pooled, anyone)
@@ -43,7 +44,7 @@ def test_a_run_is_not_resumed_in_a_pool_without_its_chip(tmp_path: Path) -> None
             brokering([server.address], tmp_path, state=str(tmp_path / f"{name}.json")) as broker,
         ):
             await_states(broker, {"free": 1})
-            pooled = BackendConfig("remote", {"address": pool_address(broker), **PATIENT})
+            pooled = BackendConfig("remote", {"address": pool_address(broker.address), **PATIENT})
             if name == CHIPS[0]:
                 train(tmp_path / "run", pooled, anyone)
                 continue

@@ -318,7 +318,7 @@ def test_the_end_waits_for_the_running_batch() -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(UnknownBackendError, match="address"):
         create_backend("remote")
-    with pytest.raises(ValueError, match=r"address='here' is not one of a chip server; use e.g. tcp://127.0.0.1:5555"):
+    with pytest.raises(ValueError, match=r"address='here': it is not an address; use e.g. tcp://127.0.0.1:5555"):
         create_backend("remote", address="here")
     with pytest.raises(ValueError, match=r"patience=0.0 s must be positive"):
         create_backend("remote", address="tcp://127.0.0.1:1", patience=0.0)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from commands import SCRIPTS, call
 
+from hxtrain.training import interruption
 from hxtrain.training.interruption import stopped_by_signals
 
 SETTINGS = (
@@ -60,6 +61,30 @@ def test_a_notice_of_the_cluster_ends_a_training_when_its_state_is_saved() -> No
         with stopped_by_signals(threading.Event()) as nothing:
             signal.raise_signal(signal.SIGUSR1)
         assert nothing is None
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def test_a_step_that_does_not_end_after_a_notice_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a chip, and Slurm does not wait."""
+    monkeypatch.setattr(interruption, "GRACE", 0.05)
+    order: list[str] = []
+    previous = signal.signal(signal.SIGUSR1, lambda number, frame: order.append("launcher"))
+
+    def wait_for_a_chip() -> None:
+        with stopped_by_signals(threading.Event()):
+            signal.raise_signal(signal.SIGUSR1)
+            signal.raise_signal(signal.SIGUSR1)
+            time.sleep(30)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            wait_for_a_chip()
+        assert order == ["launcher"]
+        with stopped_by_signals(threading.Event()):
+            signal.raise_signal(signal.SIGUSR1)
+        time.sleep(0.2)
+        assert order == ["launcher"] * 2, "the end of a step in time is the end of the limit"
     finally:
         signal.signal(signal.SIGUSR1, previous)
 
