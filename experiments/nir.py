@@ -27,6 +27,7 @@ from hxtrain.console import print_table, write_any_letter
 from hxtrain.runs.checkpoint import CheckpointError
 
 from .assignments import help_text, typed
+from .benchmark.exchange import COLUMNS, PeersConfig, selected, table
 
 USAGE = """\
 hxtrain nir: networks as NIR graphs, from and for other programs (docs/exchange.md)
@@ -35,6 +36,7 @@ hxtrain nir: networks as NIR graphs, from and for other programs (docs/exchange.
   hxtrain nir import FILE out=NET.pt [SETTING=VALUE ...]    a graph as a network: hx.load, trainer.initial
   hxtrain nir check FILE [SETTING=VALUE ...]                which programs take a graph, and why not
   hxtrain nir agree [networks=100]                          random networks in the installed ones, bin by bin
+  hxtrain nir peers [epochs=5]                              networks that these train and export, read here
 """
 REASON_COLUMNS = 72
 """Greatest width of a reason against a graph (columns)."""
@@ -107,6 +109,14 @@ def _agree(config: AgreeConfig, console: Console) -> int:
     return 1 if any(row.is_equal is False for row in rows) else 0
 
 
+def _peers(config: PeersConfig, console: Console) -> int:
+    exports = selected(config.simulators)
+    with console.status("networks") as status:
+        rows, is_expected = table(exports, config.epochs, config.seed, status.update)
+    print_table(console, "networks of other programs", COLUMNS, [(*row[:-1], _folded(row[-1])) for row in rows])
+    return 0 if is_expected else 1
+
+
 def _say(console: Console, lines: list[str]) -> None:
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -117,5 +127,6 @@ FORMS: Mapping[str, Form] = {
     "import": Form(ImportConfig, _import),
     "check": Form(CheckConfig, _check),
     "agree": Form(AgreeConfig, _agree),
+    "peers": Form(PeersConfig, _peers),
 }
 """Forms of the verb by name."""
