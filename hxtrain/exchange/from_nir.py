@@ -159,8 +159,8 @@ def _foreign(graph: Any, times: Times) -> NirNetwork:
     if dt is None or times.steps is None:
         missing = "dt, its time step (s)," if dt is None else "steps, the number of time steps,"
         raise ExchangeError(
-            f"the graph does not say {missing} which NIR leaves to the simulator; give it (snnTorch and SpikingJelly "
-            "write graphs for dt=1e-4, norse for 1e-3)"
+            f"the graph does not say {missing} which NIR leaves to the simulator; give it to hx.from_nir or to "
+            "`hxtrain nir import` (snnTorch and SpikingJelly write graphs for dt=1e-4, norse for 1e-3)"
         )
     chain = read_chain(graph, recurrent_input=times.dialect == "spyx")
     if chain.readout is not None:
