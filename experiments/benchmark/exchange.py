@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, List, NamedTuple  # noqa: UP035 - OmegaConf resolves these on every Python
@@ -113,9 +114,20 @@ def selected(simulators: Sequence[str]) -> list[Export]:
     return [export for export in EXPORTS if not simulators or export.simulator in simulators]
 
 
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """Let torch compute in one thread: these networks are small, and threads of a busy machine wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def imported(export: Export, train: Samples, test: Samples, epochs: int, seed: int) -> Imported:
     """Train a network in its library, export it there, read it here, and compare both on the test samples."""
-    with quiet(), seeded(seed, export.simulator, export.neurons):
+    with quiet(), _single_thread(), seeded(seed, export.simulator, export.neurons):
         network = export.build()
         _train(network, train, epochs, seed)
         with torch.no_grad():
