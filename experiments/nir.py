@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from hxtrain.backends import DeviceError
 from hxtrain.commands.nir import (
     AGREEMENT_COLUMNS,
     CHECK_COLUMNS,
+    MEASURED_COLUMN,
     AgreeConfig,
     CheckConfig,
     ExportConfig,
@@ -25,6 +27,7 @@ from hxtrain.console import print_table, write_any_letter
 from hxtrain.runs.checkpoint import CheckpointError
 
 from .assignments import help_text, typed
+from .benchmark.exchange import COLUMNS, PeersConfig, selected, table
 
 USAGE = """\
 hxtrain nir: networks as NIR graphs, from and for other programs (docs/exchange.md)
@@ -33,7 +36,10 @@ hxtrain nir: networks as NIR graphs, from and for other programs (docs/exchange.
   hxtrain nir import FILE out=NET.pt [SETTING=VALUE ...]    a graph as a network: hx.load, trainer.initial
   hxtrain nir check FILE [SETTING=VALUE ...]                which programs take a graph, and why not
   hxtrain nir agree [networks=100]                          random networks in the installed ones, bin by bin
+  hxtrain nir peers [epochs=5]                              networks that these train and export, read here
 """
+REASON_COLUMNS = 72
+"""Greatest width of a reason against a graph (columns)."""
 
 
 class Form(NamedTuple):
@@ -81,15 +87,34 @@ def _import(config: ImportConfig, console: Console) -> int:
 def _check(config: CheckConfig, console: Console) -> int:
     report = check(config)
     _say(console, report.lines)
-    print_table(console, "readers", CHECK_COLUMNS, report.rows)
+    program, verdict, reasons = CHECK_COLUMNS
+    columns = (program, verdict, MEASURED_COLUMN, reasons) if config.run else CHECK_COLUMNS
+    rows = []
+    for row in report.rows:
+        measured = (row.measured,) if config.run else ()
+        rows.append((row.program, row.verdict, *measured, "\n".join(map(_folded, row.reasons))))
+    print_table(console, "readers", columns, rows)
     return 0
+
+
+def _folded(text: str) -> str:
+    """Return a text in lines of `REASON_COLUMNS`, since a file gets whole entries of a table."""
+    return textwrap.fill(text, REASON_COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _agree(config: AgreeConfig, console: Console) -> int:
     with console.status("networks") as status:
         rows = agree(config, lambda count: status.update(f"{count} of {config.networks} networks"))
     print_table(console, "agreement with the twin", AGREEMENT_COLUMNS, [row.cells for row in rows])
-    return 0 if all(row.is_equal for row in rows) else 1
+    return 1 if any(row.is_equal is False for row in rows) else 0
+
+
+def _peers(config: PeersConfig, console: Console) -> int:
+    exports = selected(config.simulators)
+    with console.status("networks") as status:
+        rows, is_expected = table(exports, config.epochs, config.seed, status.update)
+    print_table(console, "networks of other programs", COLUMNS, [(*row[:-1], _folded(row[-1])) for row in rows])
+    return 0 if is_expected else 1
 
 
 def _say(console: Console, lines: list[str]) -> None:
@@ -102,5 +127,6 @@ FORMS: Mapping[str, Form] = {
     "import": Form(ImportConfig, _import),
     "check": Form(CheckConfig, _check),
     "agree": Form(AgreeConfig, _agree),
+    "peers": Form(PeersConfig, _peers),
 }
 """Forms of the verb by name."""

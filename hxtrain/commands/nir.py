@@ -11,20 +11,25 @@ from typing import Any, List, NamedTuple, Optional  # noqa: UP035 - OmegaConf re
 from hxtrain.datasets.encoders import Encoder
 from hxtrain.exchange import ExchangeError, NirNetwork, Times, read_graph, read_nir, save_network, to_nir, write_graph
 from hxtrain.exchange.agreement import Agreement, agreement, differing_bins, random_spikes
+from hxtrain.exchange.files import file_path
 from hxtrain.exchange.metadata import read_metadata
-from hxtrain.exchange.readers import verdicts
-from hxtrain.exchange.simulators import SIMULATORS
+from hxtrain.exchange.plain import input_size
+from hxtrain.exchange.readers import EQUAL, REFUSES, verdicts
+from hxtrain.exchange.simulators import EXACT, SIMULATORS
 from hxtrain.exchange.store import KIND, load_network
+from hxtrain.exchange.to_nir import deviations
 from hxtrain.execution.config import SOFTWARE
-from hxtrain.network import Network
+from hxtrain.network import DelayedNetwork, Network
 from hxtrain.objectives import Loss
-from hxtrain.runs.checkpoint import load_checkpoint
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, previous_of
+from hxtrain.training.loop import CHECKPOINT
 
 from .construction import attached
 from .evaluate import EvaluateConfig, load_trained, with_device
 
-CHECK_COLUMNS = ("program", "verdict", "measured", "reasons")
-AGREEMENT_COLUMNS = ("program", "networks", "bins", "spikes", "differing bins", "refusals")
+CHECK_COLUMNS = ("program", "verdict", "reasons")
+MEASURED_COLUMN = "measured"
+AGREEMENT_COLUMNS = ("program", "networks", "bins", "spikes", "differing bins", "remarks")
 
 
 @dataclass
@@ -111,16 +116,32 @@ class AgreeConfig:
     simulators: List[str] = field(default_factory=list)  # noqa: UP006
 
 
+class CheckRow(NamedTuple):
+    """Row of a check.
+
+    Attributes:
+        program: Name of the program.
+        verdict: What it makes of the graph, `equal`, `differs` or `refuses`.
+        measured: Bins that differ from the twin in a run; empty without a run.
+        reasons: Reasons, with the names of nodes.
+    """
+
+    program: str
+    verdict: str
+    measured: str
+    reasons: tuple[str, ...]
+
+
 class Report(NamedTuple):
     """Result of a check.
 
     Attributes:
         lines: What the graph is.
-        rows: Rows of `CHECK_COLUMNS`.
+        rows: A row for each program.
     """
 
     lines: list[str]
-    rows: list[tuple[str, ...]]
+    rows: list[CheckRow]
 
 
 class AgreementRow(NamedTuple):
@@ -128,11 +149,11 @@ class AgreementRow(NamedTuple):
 
     Attributes:
         cells: Cells of `AGREEMENT_COLUMNS`.
-        is_equal: Whether all networks were taken, and no bin differs.
+        is_equal: Whether all networks were taken, and no bin differs; None for a program that is not installed.
     """
 
     cells: tuple[str, ...]
-    is_equal: bool
+    is_equal: bool | None
 
 
 class Export(NamedTuple):
@@ -158,10 +179,16 @@ def export_network(config: ExportConfig) -> list[str]:
         CheckpointError: The run cannot be read.
         ExchangeError: NIR cannot represent the network.
     """
-    export = _read(Path(config.file).expanduser(), config)
+    source = Path(config.file).expanduser()
+    file = source / CHECKPOINT if source.is_dir() else source
+    out = _separate(config.out, file)
+    export = _read(file, config)
     device: Any = nullcontext()
     if config.device and export.checkpoint:
-        settings = with_device(EvaluateConfig(checkpoint=export.checkpoint, own_device=None))
+        try:
+            settings = with_device(EvaluateConfig(checkpoint=export.checkpoint, own_device=None))
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; or write the graph without integer weights: device=false") from error
         if settings.own_device and settings.backend.name != SOFTWARE:
             device = attached(settings.backend, settings.chip, export.net)
     with device:
@@ -174,12 +201,29 @@ def export_network(config: ExportConfig) -> list[str]:
             readout=config.readout,
             approximate=config.approximate,
         )
-    write_graph(graph, config.out)
-    return [f"{config.out}: {_description(read_nir(graph))}"]
+    note = _note(out)
+    write_graph(graph, out)
+    return [f"{config.out}: {_description(read_nir(graph))}", *note]
 
 
-def _read(path: Path, config: ExportConfig) -> Export:
-    file = path / "checkpoint.pt" if path.is_dir() else path
+def _separate(path: str, source: Path) -> Path:
+    """Return the path of a file to write after a check that it is not the one that is read.
+
+    Raises:
+        ValueError: It is, or it is no path of a file.
+    """
+    out = file_path(path)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise ValueError(f"out={path} is the file that is read; give the path of another one")
+    return out
+
+
+def _note(out: Path) -> list[str]:
+    """Return a text on what becomes of an existing file, if there is one."""
+    return [f"the previous {out.name} is {previous_of(out).name} now"] if out.exists() else []
+
+
+def _read(file: Path, config: ExportConfig) -> Export:
     state = load_checkpoint(file)
     if state.get("kind") == KIND:
         return Export(*load_network(file, state), "")
@@ -203,21 +247,24 @@ def import_graph(config: ImportConfig) -> list[str]:
         config.reset,
         config.approximate,
     )
+    out = _separate(config.out, Path(config.file).expanduser())
     content = read_nir(config.file, times, config.metadata)
-    save_network(content.net, config.out, content.encoder, content.loss, format="hxtrain")
-    return [f"{config.out}: {_description(content)}", *content.remarks]
+    note = _note(out)
+    save_network(content.net, out, content.encoder, content.loss, format="hxtrain")
+    return [f"{config.out}: {_description(content)}", *note]
 
 
 def _description(content: NirNetwork) -> str:
     """Return sizes, time step and device of a graph as text."""
     net = content.net
-    sizes = [net.layers[0].linear.inputs, *(layer.neurons.size for layer in net.layers)]
+    sizes = [input_size(net), *(layer.neurons.size for layer in net.layers)]
+    delayed = f", {net.copies} delayed terminals of each input" if isinstance(net, DelayedNetwork) else ""
     recurrent = ", recurrent" if any(layer.recurrent is not None for layer in net.layers) else ""
     device = ""
     if content.integers:
         named = ", ".join(f"{key} {value}" for key, value in content.device.items())
         device = f"; integer weights of {named}"
-    return f"{'-'.join(map(str, sizes))}{recurrent}, {net.steps} steps of {net.dt:.4g} s{device}"
+    return f"{'-'.join(map(str, sizes))}{delayed}{recurrent}, {net.steps} steps of {net.dt:.4g} s{device}"
 
 
 def check(config: CheckConfig) -> Report:
@@ -242,24 +289,29 @@ def check(config: CheckConfig) -> Report:
         lines.append(f"hxtrain: {_description(content)}")
     except ExchangeError as error:
         reason = str(error)
-    rows: list[tuple[str, ...]] = [("hxtrain", "refuses" if network is None else "equal", "", reason)]
+    rows = [CheckRow("hxtrain", REFUSES if network is None else EQUAL, "", (reason,) if reason else ())]
     in_milliseconds = values is not None and values.get("dialect") == "hxtorch"
-    for verdict in verdicts(graph, dt, in_milliseconds):
-        measured = _measured(verdict.simulator, graph, network, dt) if config.run and network is not None else ""
-        rows.append((verdict.simulator, verdict.verdict, measured, "; ".join(verdict.reasons)))
+    unsaid = deviations(network) if values is not None and network is not None else {}
+    for verdict in verdicts(graph, dt, in_milliseconds, unsaid):
+        measured = ""
+        failure = ""
+        if config.run and network is not None:
+            measured, failure = _measured(verdict.simulator, graph, network, dt)
+        reasons = (*verdict.reasons, failure) if failure else verdict.reasons
+        rows.append(CheckRow(verdict.simulator, verdict.verdict, measured, reasons))
     return Report(lines, rows)
 
 
-def _measured(name: str, graph: Any, net: Network, dt: float) -> str:
-    """Return in how many bins an installed program differs from the twin, as text."""
-    if name not in SIMULATORS or not SIMULATORS[name].is_installed:
-        return "not installed"
-    spikes = random_spikes(net.layers[0].linear.inputs, net.steps, 0)
+def _measured(name: str, graph: Any, net: Network, dt: float) -> tuple[str, str]:
+    """Return in how many bins an installed program differs from the twin, as text, and its error if it has one."""
+    if name not in SIMULATORS or SIMULATORS[name].absence:
+        return SIMULATORS[name].absence if name in SIMULATORS else "cannot be run", ""
+    spikes = random_spikes(input_size(net), net.steps, 0)
     try:
         differing, compared = differing_bins(name, graph, net, spikes, dt)
     except ExchangeError as error:
-        return str(error)
-    return f"{differing} of {compared.numel()} bins differ"
+        return "error", str(error)
+    return f"{differing} of {compared.numel()} bins differ", ""
 
 
 def agree(config: AgreeConfig, report: Callable[[int], None]) -> list[AgreementRow]:
@@ -271,10 +323,17 @@ def agree(config: AgreeConfig, report: Callable[[int], None]) -> list[AgreementR
     unknown = sorted(set(config.simulators) - set(SIMULATORS))
     if unknown:
         raise ExchangeError(f"simulators: {', '.join(unknown)} is not known; choose of {', '.join(SIMULATORS)}")
-    names = config.simulators or [n for n in ("norse", "snnTorch", "SpikingJelly") if SIMULATORS[n].is_installed]
-    if not names:
-        raise ExchangeError("no simulator is installed; install norse, snntorch or spikingjelly (docs/exchange.md)")
-    return [_row(result, config.networks) for result in agreement(names, config.networks, report)]
+    names = list(dict.fromkeys(config.simulators)) or list(EXACT)
+    present = [name for name in names if SIMULATORS[name].is_installed]
+    if not present:
+        missing = ", ".join(dict.fromkeys(package for name in names for package in SIMULATORS[name].missing))
+        raise ExchangeError(f"none of {', '.join(names)} is installed; they lack {missing} (docs/exchange.md)")
+    results = {result.simulator: result for result in agreement(present, config.networks, report)}
+    return [_row(results[name], config.networks) if name in results else _absent(name) for name in names]
+
+
+def _absent(name: str) -> AgreementRow:
+    return AgreementRow((name, "", "", "", "", SIMULATORS[name].absence), None)
 
 
 def _row(result: Agreement, networks: int) -> AgreementRow:

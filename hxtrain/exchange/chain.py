@@ -26,7 +26,7 @@ REMEDIES: Mapping[str, str] = {
     "Conv2d": "write its layers as dense weights (Linear), or convert an artificial network (docs/conversion.md)",
     "AvgPool2d": "multiply it into the next weights",
     "SumPool2d": "multiply it into the next weights",
-    "Delay": "remove it: synapses have no delays here, and delays of inputs belong into the code of the samples",
+    "Delay": "remove it: inputs may have delays here (Input, Delay, Linear), synapses between populations have none",
     "Threshold": "use neurons with a reset, such as LIF: a membrane that is not reset by its spike is none of a chip",
     "I": "use LI, whose leak may be slow",
 }
@@ -53,6 +53,20 @@ class Stage(NamedTuple):
     weight_nodes: tuple[str, ...]
 
 
+class Terminals(NamedTuple):
+    """Delays of the inputs of a graph.
+
+    Attributes:
+        name: Name of the node of the delays.
+        copies: Number of terminals of each input `K`.
+        delays: Delay of each terminal, float64 `[K J]`; terminal `k` of input n of J is number `k J + n`.
+    """
+
+    name: str
+    copies: int
+    delays: Array
+
+
 class Chain(NamedTuple):
     """What a graph computes.
 
@@ -60,11 +74,13 @@ class Chain(NamedTuple):
         stages: Populations, from the first to the output.
         readout: Weights after the last population `[N, J]`, in a graph that ends in weights; None otherwise.
         readout_node: Name of the node of these weights.
+        terminals: Delays of the inputs; None without any.
     """
 
     stages: list[Stage]
     readout: Array | None = None
     readout_node: str = ""
+    terminals: Terminals | None = None
 
 
 def read_chain(graph: Any, recurrent_input: bool = False) -> Chain:
@@ -175,6 +191,10 @@ class _Walk:
         self._visited.add(start)
         stages: list[Stage] = []
         current = self._next(start, [])
+        terminals = self._terminals(current, size)
+        if terminals is not None:
+            size = terminals.delays.size
+            current = self._next(terminals.name, [])
         while True:
             current, weight, name = self._weights(current, size)
             if current == end:
@@ -194,7 +214,40 @@ class _Walk:
             )
         if not stages:
             raise ExchangeError("the graph has no neurons; it needs LIF, CubaLIF or others after its weights")
-        return Chain(stages) if weight is None else Chain(stages, weight, name)
+        return Chain(stages, weight, "" if weight is None else name, terminals)
+
+    def _terminals(self, name: str, inputs: int) -> Terminals | None:
+        """Return the delays of the inputs if a graph begins with them: Delay, or Linear that copies inputs, and Delay.
+
+        Raises:
+            ExchangeError: The weights before the delays are no copies, or a delay is negative or infinite.
+        """
+        copying = name if type(self._nodes[name]).__name__ in ("Linear", "Affine") else ""
+        delaying = self._downstream[name][0] if copying and len(self._downstream[name]) == 1 else name
+        if type(self._nodes[delaying]).__name__ != "Delay":
+            return None
+        copies = 1
+        if copying:
+            self._visited.add(copying)
+            self._require_single_source(copying)
+            matrix = self._matrix_for(copying, type(self._nodes[copying]).__name__, inputs)
+            copies, rest = divmod(len(matrix), inputs)
+            if rest or not np.array_equal(matrix, np.tile(np.eye(inputs, dtype=matrix.dtype), (copies, 1))):
+                raise ExchangeError(
+                    f"node {delaying!r} (Delay) delays sums of inputs, those of node {copying!r}; only inputs have "
+                    "delays here: put the Delay before the weights, or weights of ones between input and Delay that "
+                    "repeat all inputs K times, in their order"
+                )
+        self._visited.add(delaying)
+        self._require_single_source(delaying)
+        values = np.ravel(np.asarray(self._nodes[delaying].delay, dtype=np.float64))
+        size = copies * inputs
+        if values.size not in (1, size) or not np.all(np.isfinite(values) & (values >= 0)):
+            raise ExchangeError(
+                f"node {delaying!r} (Delay) has {values.size} delays {_range(values)} for {size} inputs of it; give "
+                "one finite delay >= 0 for each"
+            )
+        return Terminals(delaying, copies, np.broadcast_to(values, size))
 
     def _only(self, kind: str) -> str:
         names = [name for name, node in self._nodes.items() if type(node).__name__ == kind]
@@ -304,6 +357,11 @@ class _Walk:
                 f"node {name!r} gets the sum of {', '.join(map(repr, sources[:4]))}; a population here has one source "
                 "besides itself (recurrent graphs of spyx are read with dialect='spyx')"
             )
+
+
+def _range(values: Array) -> str:
+    """Return the smallest and the largest value as text."""
+    return f"from {values.min():.4g} to {values.max():.4g}" if values.size else ""
 
 
 def _scale(name: str, node: Any, units: int) -> Array:

@@ -12,15 +12,15 @@ import torch
 
 from hxtrain.checks import count, one_of, optional, positive
 from hxtrain.datasets.encoders import ENCODERS, Encoder
-from hxtrain.network import LI, LIF, LateralInhibition, Layer, Linear, Network, Recurrent
+from hxtrain.network import LI, LIF, DelayedNetwork, LateralInhibition, Layer, Linear, Network, Recurrent
 from hxtrain.network.refusals import MAX_WINDOWS
 from hxtrain.objectives import Loss
 from hxtrain.runs.checkpoint import CheckpointError
 
-from .chain import Array, Chain, Stage, read_chain
+from .chain import Array, Chain, Stage, Terminals, read_chain
 from .errors import ExchangeError
 from .graphs import node_at, read_graph
-from .metadata import INTEGERS, MASK, PARAMETER, loss_state, origin_of, read_metadata
+from .metadata import DELAYS, INTEGERS, MASK, PARAMETER, loss_state, origin_of, read_metadata
 from .plain import network_of, read_component, read_loss
 from .reading import DIALECTS, DISCRETISATIONS, RESETS, SAME, Dialect, Dynamics, dynamics, refuse_unmarked
 
@@ -133,7 +133,7 @@ def read_nir(source: Any, times: Times | None = None, metadata: bool = True) -> 
     values = read_metadata(graph.metadata, str(origin_of(source))) if metadata else None
     content = _foreign(graph, times) if values is None else _restored(graph, values, times, source)
     for remark in content.remarks:
-        log.warning("%s", remark)
+        log.warning("%s; spikes differ from those of the graph: compare accuracies", remark)
     return content
 
 
@@ -159,8 +159,8 @@ def _foreign(graph: Any, times: Times) -> NirNetwork:
     if dt is None or times.steps is None:
         missing = "dt, its time step (s)," if dt is None else "steps, the number of time steps,"
         raise ExchangeError(
-            f"the graph does not say {missing} which NIR leaves to the simulator; give it (snnTorch and SpikingJelly "
-            "write graphs for dt=1e-4, norse for 1e-3)"
+            f"the graph does not say {missing} which NIR leaves to the simulator; give it to hx.from_nir or to "
+            "`hxtrain nir import` (snnTorch and SpikingJelly write graphs for dt=1e-4, norse for 1e-3)"
         )
     chain = read_chain(graph, recurrent_input=times.dialect == "spyx")
     if chain.readout is not None:
@@ -194,11 +194,23 @@ def _network(chain: Chain, populations: list[Dynamics], dt: float, times: Times,
             modules.append(LI(size, *taus))
         if stage.recurrent is not None:
             modules.append(_synapses(Recurrent(size), stage.recurrent, population.gain))
+    settings: dict[str, Any] = {"dt": dt / times.speedup, "steps": times.steps}
     try:
-        net = Network(*modules, dt=dt / times.speedup, steps=times.steps)
+        net = (
+            Network(*modules, **settings)
+            if chain.terminals is None
+            else _delayed(chain.terminals, modules, times, settings)
+        )
     except ValueError as error:
         raise ExchangeError(f"the graph makes no network here: {error}") from error
     return NirNetwork(net.double() if is_double else net, remarks=tuple(remarks))
+
+
+def _delayed(terminals: Terminals, modules: list[torch.nn.Module], times: Times, settings: dict[str, Any]) -> Network:
+    """Return a network whose inputs have the delays of a graph."""
+    net = DelayedNetwork(*modules, delays=[0.0] * terminals.copies, **settings)
+    net.delays.data = torch.tensor(terminals.delays * (times.unit / times.speedup / net.unit)).to(net.delays)
+    return net
 
 
 def _bounded(stage: Stage, tau: float, window: float, approximate: bool) -> tuple[float, str]:
@@ -264,6 +276,8 @@ def _restored(graph: Any, values: Mapping[str, Any], times: Times, source: Any) 
                 projection.synapses.weight.copy_(torch.tensor(np.ascontiguousarray(weight)))
             if INTEGERS in metadata:
                 integers[projection.name] = np.asarray(metadata[INTEGERS])
+        if isinstance(net, DelayedNetwork):
+            net.delays.copy_(_delays(net, graph, chain, values["time_scale"]))
     device = values.get("device") or {}
     return NirNetwork(
         net, encoder, loss, device, integers, values.get("scales") or {}, _parameters(net.layers, graph, chain)
@@ -282,6 +296,9 @@ def _require_same(net: Network, chain: Chain, values: Mapping[str, Any]) -> None
     expected = [(p.synapses.outputs, p.synapses.inputs) for p in net.projections]
     if shapes != expected or len(layers) - len(chain.stages) != (chain.readout is not None):
         raise _contradiction(f"weights of shapes {shapes}", f"{expected}")
+    copies = chain.terminals.copies if chain.terminals else 0
+    if copies != (net.copies if isinstance(net, DelayedNetwork) else 0):
+        raise _contradiction(f"{copies} delayed terminals of each input", f"the network {type(net).__name__}")
     if len(_weight_nodes(values)) != len(weights):
         raise _contradiction(f"{len(weights)} projections", f"{len(_weight_nodes(values))} nodes of weights")
     dialect = Dialect(values["discretisation"])
@@ -298,6 +315,22 @@ def _require_same(net: Network, chain: Chain, values: Mapping[str, Any]) -> None
         synapses = projection.synapses
         if isinstance(synapses, LateralInhibition) and not np.isclose(weight.min(), -synapses.strength, rtol=WRITTEN):
             raise _contradiction(f"inhibition of {weight.min():.4g}", f"a strength of {synapses.strength:.4g}")
+
+
+def _delays(net: DelayedNetwork, graph: Any, chain: Chain, scale: float) -> torch.Tensor:
+    """Return the delays of metadata, in the unit of the network.
+
+    Raises:
+        ExchangeError: The graph has different ones.
+    """
+    assert chain.terminals is not None
+    seconds = chain.terminals.delays / scale
+    values = np.asarray(node_at(graph, chain.terminals.name).metadata.get(DELAYS, seconds / net.unit))
+    if values.shape != seconds.shape or not np.allclose(
+        np.maximum(values, 0) * net.unit, seconds, rtol=WRITTEN, atol=WRITTEN * net.unit
+    ):
+        raise _contradiction(f"node {chain.terminals.name!r} with other delays", "those of the network")
+    return torch.tensor(np.ascontiguousarray(values))
 
 
 def _contradiction(graph: str, metadata: str) -> ExchangeError:

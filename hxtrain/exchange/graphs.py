@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from hxtrain.backends.files import replacing
-from hxtrain.checks import text
-
 from .errors import ExchangeError
+from .files import output
 from .hdf5 import MOST_BYTES, read_tree
 
 INSTALL = 'install it with `pip install "hxtrain[nir]"`'
@@ -84,10 +82,14 @@ def read_graph(source: Any) -> Any:
 
 
 def write_graph(graph: Any, path: str | Path) -> None:
-    """Write a graph into a file; an interruption leaves the old file or the new one."""
+    """Write a graph into a file; an existing one is kept as `NAME.previous.nir`.
+
+    Raises:
+        CheckpointError: The file cannot be written.
+    """
     content = io.BytesIO()
     nir_package().write(content, graph)
-    with replacing(Path(text("path", path)).expanduser()) as file:
+    with output(path) as file:
         file.write(content.getvalue())
 
 

@@ -1,7 +1,7 @@
 """What a NIR graph says of the network here besides the ideal network: metadata that no other reader needs.
 
 The graph's entry `hxtrain` is JSON, so that every version of NIR reads it back. Arrays stand in the metadata of their
-nodes: integer weights and masks at the weights, fitted parameters at the neurons.
+nodes: integer weights and masks at the weights, fitted parameters at the neurons, delays at the delays.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ INTEGERS = "hxtrain_integers"
 """Entry of a node of weights: integer weights as sent, int8 or int16 `[N, J]`."""
 MASK = "hxtrain_mask"
 """Entry of a node of weights: existing synapses, uint8 `[N, J]`."""
+DELAYS = "hxtrain_delays"
+"""Entry of a node of delays: delays of the terminals of inputs in the unit of the network, `[K J]`."""
 PARAMETER = "hxtrain_"
 """Start of the entries of a node of neurons: fitted parameters, float64 `[N]`."""
 ENTRIES: Mapping[str, type | tuple[type, ...]] = {

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hxtrain.backends import Registry, UnknownComponentError
-from hxtrain.checks import Constants
+from hxtrain.checks import Constants, count, flag, positive
 from hxtrain.gradients import GRADIENTS
-from hxtrain.network import LI, LIF, Dropout, LateralInhibition, Linear, Network, Recurrent
+from hxtrain.network import LI, LIF, DelayedNetwork, Dropout, LateralInhibition, Linear, Network, Recurrent
 from hxtrain.objectives import LOSSES, Loss
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.plain import check_plain
@@ -21,17 +21,27 @@ MODULES: Mapping[str, type[Constants]] = {
     kind.__name__: kind for kind in (Linear, Recurrent, LateralInhibition, LIF, LI, Dropout)
 }
 """Modules of a network by the name of their class."""
+TERMINALS = "terminals"
+"""Entry of a network whose inputs have several terminals with delays; the delays themselves are among its weights."""
 
 
 def network_values(net: Network) -> dict[str, Any]:
-    """Return the modules, constants and gradient of a network, without its weights and masks.
+    """Return the modules, constants and gradient of a network, without its weights, delays and masks.
 
     Raises:
         ValueError: A constant is no plain value, such as a surrogate that is a function, or a class is unknown here.
     """
-    if type(net) is not Network:
-        raise ValueError(f"{type(net).__name__} cannot be stored by name; networks in files are of class Network")
+    if type(net) not in (Network, DelayedNetwork):
+        raise ValueError(
+            f"{type(net).__name__} cannot be stored by name; networks in files are of class Network or DelayedNetwork: "
+            "store a Network of the same modules"
+        )
+    terminals = {}
+    if isinstance(net, DelayedNetwork):
+        learned = net.delays.requires_grad
+        terminals = {TERMINALS: {"copies": net.copies, "learned": learned, "unit": net.unit}}
     return {
+        **terminals,
         "modules": [_described(module) for module in net.stack],
         "constants": {name: getattr(net, name) for name in net.RULES if name != "gradient"},
         "gradient": component_values(GRADIENTS, net.gradient),
@@ -39,7 +49,7 @@ def network_values(net: Network) -> dict[str, Any]:
 
 
 def network_of(path: Path, values: Mapping[str, Any], seed: int = 0) -> Network:
-    """Return the network of `network_values`, with drawn weights.
+    """Return the network of `network_values`, with drawn weights and delays of 0.
 
     Args:
         path: Path of the file, for errors.
@@ -51,7 +61,23 @@ def network_of(path: Path, values: Mapping[str, Any], seed: int = 0) -> Network:
         KeyError, TypeError, ValueError, AttributeError: The values make no network.
     """
     gradient = read_component(path, GRADIENTS, values["gradient"])
-    return Network(*map(_built, values["modules"]), **values["constants"], gradient=gradient, seed=seed)
+    modules = list(map(_built, values["modules"]))
+    settings = {**values["constants"], "gradient": gradient, "seed": seed}
+    if TERMINALS not in values:
+        return Network(*modules, **settings)
+    terminals = values[TERMINALS]
+    copies = count("copies", terminals["copies"])
+    learned = flag("learned", terminals["learned"])
+    if not isinstance(modules[0], Linear) or copies > modules[0].inputs:  # a list of any length takes memory
+        raise ValueError(f"{copies} terminals for each input are more than the first projection has")
+    unit = positive("unit", terminals["unit"])
+    return DelayedNetwork(*modules, delays=[0.0] * copies, learned=learned, unit=unit, **settings)
+
+
+def input_size(net: Network) -> int:
+    """Return the number of inputs of a network, each of which may have several terminals."""
+    terminals: int = net.layers[0].linear.inputs
+    return terminals // net.copies if isinstance(net, DelayedNetwork) else terminals
 
 
 def component_values(registry: Registry[Any], component: Any) -> dict[str, Any]:

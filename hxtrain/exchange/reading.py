@@ -222,10 +222,13 @@ def _time_constant(stage: Stage, name: str, scale: float, dt: float, approximate
     if not approximate:
         raise ExchangeError(
             f"{label}: {name} differs between neurons, {shortest:.4g} .. {longest:.4g} s; the neurons of a layer here "
-            "share "
-            "it: split the population, or take the mean with approximate=True"
+            "share it: train it with a common one, or take the mean with approximate=True"
         )
-    return float(values.mean()), f"{label}: {name} {shortest:.4g} .. {longest:.4g} s is replaced by its mean"
+    mean = float(values.mean())
+    return mean, (
+        f"{label}: {name} of {values.size} neurons, {shortest:.4g} .. {longest:.4g} s, is replaced by its mean, "
+        f"{mean:.4g} s"
+    )
 
 
 def _decay(stage: Stage, tau: float | None, dt: float, exponential: bool) -> float:

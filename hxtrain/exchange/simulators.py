@@ -29,23 +29,32 @@ class Simulator(NamedTuple):
     """A simulator that reads NIR.
 
     Attributes:
-        package: Name of its package.
+        packages: Its package, and those that its reader and writer of NIR import besides.
         run: Function that runs a graph.
         dialect: Dialect of the graphs that it takes.
         lag: Steps by which its populations fire earlier than those of the twin, each.
-        call: Words that read a graph with it.
     """
 
-    package: str
+    packages: tuple[str, ...]
     run: Run
     dialect: str = "none"
     lag: int = 1
-    call: str = ""
+
+    @property
+    def missing(self) -> list[str]:
+        """Packages that are not installed; empty if it can read and write NIR."""
+        return [name for name in self.packages if find_spec(name) is None]
 
     @property
     def is_installed(self) -> bool:
-        """Whether the package is there."""
-        return find_spec(self.package) is not None
+        """Whether it can read and write NIR."""
+        return not self.missing
+
+    @property
+    def absence(self) -> str:
+        """Text on what is not installed; empty if all is."""
+        missing = self.missing
+        return f"not installed: {', '.join(missing)}" if missing else ""
 
 
 @contextlib.contextmanager
@@ -81,8 +90,9 @@ def output_of(name: str, graph: Any, spikes: Tensor, dt: float) -> Tensor:
         ExchangeError: It is not installed, or refuses the graph.
     """
     simulator = SIMULATORS[name]
-    if not simulator.is_installed:
-        raise ExchangeError(f"{name} is not installed; pip install {simulator.package}")
+    if simulator.missing:
+        missing = " ".join(simulator.missing)
+        raise ExchangeError(f"{name} needs packages that are not installed; pip install {missing}")
     try:
         with quiet(), torch.no_grad():
             return simulator.run(copy.deepcopy(graph), spikes, dt)
@@ -140,11 +150,13 @@ def _sinabs(graph: Any, spikes: Tensor, dt: float) -> Tensor:
 
 
 SIMULATORS: Mapping[str, Simulator] = {
-    "norse": Simulator("norse", _norse, call="norse.torch.from_nir(graph, dt={dt:.6g})"),
-    "snnTorch": Simulator("snntorch", _snntorch, "snntorch", call="snntorch.import_nir.import_from_nir(graph)"),
-    "SpikingJelly": Simulator("spikingjelly", _spikingjelly, call="nir_exchange.import_from_nir(graph, dt={dt:.6g})"),
-    "rockpool": Simulator("rockpool", _rockpool, call="rockpool.nn.modules.torch.nir.from_nir(graph)"),
-    "spyx": Simulator("spyx", _spyx, lag=0, call="spyx.nir.from_nir(graph, spikes, dt={dt:.6g})"),
-    "sinabs": Simulator("sinabs", _sinabs, call="sinabs.nir.from_nir(graph, batch_size=1)"),
+    "norse": Simulator(("norse", "nirtorch"), _norse),
+    "snnTorch": Simulator(("snntorch", "nirtorch"), _snntorch, "snntorch"),
+    "SpikingJelly": Simulator(("spikingjelly", "nirtorch"), _spikingjelly),
+    "rockpool": Simulator(("rockpool", "nirtorch"), _rockpool),
+    "spyx": Simulator(("spyx",), _spyx, lag=0),
+    "sinabs": Simulator(("sinabs", "nirtorch"), _sinabs),
 }
 """Simulators by name."""
+EXACT = ("norse", "snnTorch", "SpikingJelly")
+"""Simulators that have equal spikes for every network of spiking populations that reset to 0."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hxtrain.checks import one_of, require_kind, text
+from hxtrain.checks import one_of, require_kind
 from hxtrain.datasets.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.network import Network
 from hxtrain.objectives import LOSSES, Loss
@@ -23,9 +23,10 @@ from hxtrain.runs.plain import check_plain
 from hxtrain.runs.saved import module_with_weights, required
 from hxtrain.runs.versions import versions
 
+from .files import file_path
 from .from_nir import read_nir
 from .graphs import write_graph
-from .plain import component_values, network_of, network_values, read_component, read_loss
+from .plain import TERMINALS, component_values, network_of, network_values, read_component, read_loss
 from .to_nir import to_nir
 from .weights import save_archive, save_state_dict
 
@@ -44,8 +45,9 @@ def save_network(
     format: str | None = None,
     **options: Any,
 ) -> None:
-    """Write a network into a file.
+    """Write a network into a file; an interruption leaves the old file or the new one.
 
+    An existing file is kept beside the new one, such as `digits.previous.pt`, in place of an earlier one of this name.
     The formats `npz` and `state_dict` hold weights alone, and `nir` the ideal network. If the network is attached to a
     device, these three hold its integer weights with their scales as well.
 
@@ -63,7 +65,8 @@ def save_network(
         CheckpointError: The file cannot be written.
     """
     require_kind(net, Network, "net", "save(net, path)")
-    by_suffix = SUFFIXES.get(Path(text("path", path)).suffix, "hxtrain")
+    path = file_path(path)
+    by_suffix = SUFFIXES.get(path.suffix, "hxtrain")
     chosen = by_suffix if format is None else one_of(FORMATS)("format", format)
     if options and chosen != "nir":
         raise ValueError(f"{', '.join(options)}: only format='nir' has these options; leave them out")
@@ -78,7 +81,7 @@ def save_network(
         _save(net, path, encoder or LatencyEncoder(), chosen_loss)
 
 
-def _save(net: Network, path: str | Path, encoder: Encoder, loss: Loss) -> None:
+def _save(net: Network, path: Path, encoder: Encoder, loss: Loss) -> None:
     """Write a network in the format of a checkpoint."""
     state = {
         "kind": KIND,
@@ -130,7 +133,7 @@ def load_network(path: Path, state: Mapping[str, Any]) -> StoredNetwork:
     entries = {"modules": list, "constants": dict, "gradient": dict, "model": dict, "encoder": dict, "loss": dict}
     content = required(path, state, entries)
     try:
-        check_plain({name: value for name, value in content.items() if name in entries and name != "model"})
+        check_plain({name: value for name, value in content.items() if name in {*entries, TERMINALS} - {"model"}})
         precision = _precision(content["model"])
 
         def build() -> Network:

@@ -12,13 +12,14 @@ from hxtrain.backends.intake import as_tensor
 from hxtrain.checks import one_of, optional, require_kind
 from hxtrain.datasets.encoders import Encoder
 from hxtrain.execution.config import SOFTWARE
-from hxtrain.network import LIF, Layer, Network
+from hxtrain.network import LIF, DelayedNetwork, Layer, Network
 from hxtrain.objectives import Loss
 
 from .device_weights import DeviceWeights, device_weights_of
 from .errors import ExchangeError
 from .graphs import nir_package
-from .metadata import INTEGERS, KEY, MASK, PARAMETER, metadata_text
+from .metadata import DELAYS, INTEGERS, KEY, MASK, PARAMETER, metadata_text
+from .plain import input_size
 from .reading import DISCRETISATIONS, euler_equivalent, resistance
 
 READOUTS = ("CubaLI", "omit")
@@ -66,6 +67,7 @@ def to_nir(
 
     Args:
         net: Network with its weights; integer weights and identity are those of the device that it is attached to.
+            Inputs with several terminals become a Linear that copies them and a Delay.
         encoder: Code of the samples, for the metadata.
         loss: Loss that turns outputs into answers, for the metadata.
         discretisation: `euler` for time constants at which forward Euler in steps of dt decays as the network does, for
@@ -75,7 +77,8 @@ def to_nir(
             is its 1e-4 s, and makes subgraphs of recurrent populations; `hxtorch` writes milliseconds.
         readout: `CubaLI`, or `omit` to end the graph in the weights of the readout.
         approximate: Whether to write neurons that reset to 0 where the network subtracts the threshold or has a
-            refractory period, which NIR cannot say.
+            refractory period, which NIR cannot say. The network here is restored exactly; `hxtrain nir check` names
+            the programs that differ.
         parameters: Measured parameters of neurons, such as `{"layer0": {"tau_mem": [...]}}`, for the metadata.
         device_weights: Integer weights of a device that the network is not attached to; None: those of its device.
 
@@ -120,31 +123,38 @@ def to_nir(
     return nir.NIRGraph(nodes=builder.nodes, edges=builder.edges, metadata={KEY: text}, type_check=False)
 
 
+def deviations(net: Network) -> dict[str, str]:
+    """Return what a network does that no graph says, by layer: NIR's neurons reset to a value, and fire on at once."""
+    return {layer.name: text for layer in net.layers if (text := _deviation(layer.neurons))}
+
+
+def _deviation(neurons: Any) -> str:
+    """Return what neurons do that no graph says; an empty text if a graph says all."""
+    if not isinstance(neurons, LIF) or neurons.refractory == 0:
+        return ""
+    if neurons.refractory is None:
+        return "subtracts the threshold in software (refractory=None)"
+    return f"has a refractory period of {neurons.refractory:g} s"
+
+
 def _require_representable(net: Network, approximate: bool) -> None:
     """Refuse a network whose neurons NIR cannot represent.
 
     Raises:
-        ExchangeError: A layer subtracts the threshold, or has a refractory period; or the network has delays.
+        ExchangeError: A layer subtracts the threshold, or has a refractory period; or the class is unknown here.
     """
-    if type(net) is not Network:
+    if type(net) not in (Network, DelayedNetwork):
         raise ExchangeError(
-            f"{type(net).__name__} cannot be written: NIR's simulators have no delays of inputs; apply the delays to "
-            "the "
-            "spikes, and write a Network of the same modules"
+            f"{type(net).__name__} cannot be written: graphs are made of the classes Network and DelayedNetwork; write "
+            "a Network of the same modules"
         )
-    for layer in net.layers:
-        neurons = layer.neurons
-        if approximate or not isinstance(neurons, LIF) or neurons.refractory == 0:
-            continue
-        behaviour = (
-            "subtracts the threshold in software (refractory=None)"
-            if neurons.refractory is None
-            else f"has a refractory period of {neurons.refractory:g} s"
-        )
+    unsaid = {} if approximate else deviations(net)
+    if unsaid:
         raise ExchangeError(
-            f"{layer.name} {behaviour}, but NIR's neurons reset to v_reset, without a refractory period: train with "
-            "network.refractory=0, or write neurons that reset to 0 all the same with approximate=True (their spikes "
-            "then differ from the twin's; the network here is restored exactly)"
+            f"{'; '.join(f'{name} {text}' for name, text in unsaid.items())}; but NIR's neurons reset to v_reset, "
+            "without a refractory period: train with network.refractory=0, or write neurons that reset to 0 all the "
+            "same with approximate=True (the network is restored exactly here, while spikes in other programs differ "
+            "from the twin's)"
         )
 
 
@@ -174,13 +184,23 @@ class _Builder:
         self._nested = nested
         self._device_weights = device_weights
         self._parameters = parameters
-        self.nodes: dict[str, Any] = {"input": nir.Input({"input": np.array([net.layers[0].linear.inputs])})}
+        self.nodes: dict[str, Any] = {"input": nir.Input({"input": np.array([input_size(net)])})}
         self.edges: list[tuple[str, str]] = []
         self.names: list[list[str]] = []
         self._last = "input"
         unknown = sorted(set(parameters) - {layer.name for layer in net.layers})
         if unknown:
             raise ExchangeError(f"parameters of {', '.join(unknown)} belong to no layer of the network; remove them")
+        if isinstance(net, DelayedNetwork):
+            self._delay(net)
+
+    def _delay(self, net: DelayedNetwork) -> None:
+        """Add the terminals of the inputs: weights that copy all inputs, and the delays of the copies (s)."""
+        inputs = input_size(net)
+        self._put("terminals", self._nir.Linear(np.tile(np.eye(inputs, dtype=np.float32), (net.copies, 1))))
+        values = net.delays.detach().cpu().numpy()
+        seconds = np.maximum(values.astype(np.float64), 0) * net.unit * self._scale
+        self._put("delays", self._nir.Delay(seconds, metadata={DELAYS: values}))
 
     def add(self, layer: Layer, omit: bool) -> None:
         """Add a layer; without its neurons if they are omitted."""

@@ -17,14 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hxtrain.backends.files import replacing
-from hxtrain.checks import text
 from hxtrain.network import LateralInhibition, Network
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.saved import require_finite
 
 from .device_weights import device_weights_of
 from .errors import ExchangeError
+from .files import output
 from .hdf5 import MOST_BYTES
 
 log = logging.getLogger(__name__)
@@ -203,7 +202,7 @@ def save_archive(net: Network, path: str | Path) -> None:
     """Write the weights of a network into an archive `.npz`, by projection."""
     values = named_weights(net, [projection.name for projection in net.projections])
     arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in values.items()}
-    with replacing(Path(text("path", path)).expanduser()) as file:
+    with output(path) as file:
         np.savez_compressed(file, **arrays)
 
 
@@ -211,5 +210,5 @@ def save_state_dict(net: Network, path: str | Path) -> None:
     """Write the weights of a network as a `state_dict` of torch, in the order of the projections."""
     names = {id(module): f"stack.{place}.weight" for place, module in enumerate(net.stack)}
     values = named_weights(net, [names[id(projection.synapses)] for projection in net.projections])
-    with replacing(Path(text("path", path)).expanduser()) as file:
+    with output(path) as file:
         torch.save(values, file)

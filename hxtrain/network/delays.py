@@ -34,6 +34,7 @@ class DelayedNetwork(Network):
         settings: Settings of `Network`.
 
     Attributes:
+        copies: Number of terminals of each input `K`.
         delays: Delay of each terminal of each input, in units of `unit`, `[K J]`; negative ones act as 0.
     """
 
@@ -48,6 +49,7 @@ class DelayedNetwork(Network):
                 "least one finite delay >= 0 s, and a multiple of their number as inputs"
             )
         values = torch.tensor(delays).repeat_interleave(terminals // len(delays)) / unit
+        self.copies = len(delays)
         self.unit = unit
         self.delays = nn.Parameter(values.to(self.layers[0].linear.weight.dtype), requires_grad=learned)
 

@@ -31,6 +31,21 @@ def test_export_check_and_import(tmp_path: Path, monkeypatch, capsys) -> None:
     restored = hx.load(tmp_path / "again.pt").net
     assert repr(restored) == repr(net)
     assert (restored.effective_weights()[0] == net.effective_weights()[0]).all()
+    assert call(monkeypatch, "export", str(tmp_path / "again.pt"), f"out={out}") == 0
+    assert "the previous net.nir is net.previous.nir now" in capsys.readouterr().out
+    assert call(monkeypatch, "import", str(out), f"out={out}") == 2
+    assert "is the file that is read; give the path of another one" in capsys.readouterr().err
+
+
+def test_a_check_names_what_no_graph_says_in_lines_of_a_page(tmp_path: Path, monkeypatch, capsys) -> None:
+    net = hx.Network(hx.Linear(4, 3), hx.LIF(3, refractory=2e-6), hx.Recurrent(3), hx.Linear(3, 2), hx.LI(2))
+    hx.save(net, tmp_path / "net.nir", approximate=True, readout="omit")
+    assert call(monkeypatch, "check", str(tmp_path / "net.nir")) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 120
+    verdicts = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    assert "differs" in verdicts["norse"]
+    assert "layer0: the network has a refractory period of 2e-06 s" in verdicts["norse"]
 
 
 def test_errors_have_a_status_and_a_remedy(tmp_path: Path, monkeypatch, capsys) -> None:

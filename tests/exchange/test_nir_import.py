@@ -126,7 +126,18 @@ REFUSALS = [
         "tau differs between neurons, .* approximate=True",
     ),
     (graph(nir.IF(ONES, ONES)), r"neurons that leak with inf s, .* take this one with approximate=True"),
-    (graph(nir.Delay(ONES)), r"node 'node0' \(Delay\) has no place in a network here: remove it"),
+    (
+        graph(nir.Delay(ONES)),
+        r"node 'node0' \(Delay\) delays sums of inputs, those of node 'fc'; .* before the weights",
+    ),
+    (
+        graph(cuba(), nir.Delay(ONES), nir.Linear(np.eye(3)), cuba()),
+        r"node 'node1' \(Delay\) has .* put a Linear|node 'node1' \(Delay\) has no place in a network here: remove it",
+    ),
+    (
+        graph(cuba(), weight=nir.Delay(np.array([0, 1, 2, -1.0]))),
+        r"node 'fc' \(Delay\) has 4 delays from -1 to 2 for 4",
+    ),
     (graph(nir.Threshold(ONES)), r"node 'node0' \(Threshold\) has no place"),
     (graph(nir.I(ONES)), r"node 'node0' \(I\) has no place in a network here: use LI"),
     (graph(), "ends in the weights of node 'fc'|the graph has no neurons"),
@@ -173,6 +184,14 @@ def test_the_step_must_be_given() -> None:
         hx.from_nir(graph(cuba()), steps=STEPS)
     with pytest.raises(ExchangeError, match="does not say steps"):
         hx.from_nir(graph(cuba()), dialect="snntorch")
+
+
+def test_a_mean_of_time_constants_is_told(caplog) -> None:
+    node = cuba(tau_mem=np.array([5e-4, 6e-4, 7e-4]))
+    net = hx.from_nir(graph(node), dt=DT, steps=STEPS, approximate=True)
+    assert net.layers[0].neurons.tau_mem == pytest.approx(-DT / np.log(1 - DT / 6e-4))
+    spread = "node 'node0' (CubaLIF): tau_mem of 3 neurons, 0.0005 .. 0.0007 s, is replaced by its mean, 0.0006 s"
+    assert f"{spread}; spikes differ from those of the graph" in caplog.text
 
 
 def test_what_a_dialect_cannot_represent_needs_consent(caplog) -> None:

@@ -9,7 +9,10 @@ import torch
 import hxtrain as hx
 from hxtrain.exchange import ExchangeError, Times, read_nir
 from hxtrain.exchange.agreement import random_spikes
-from hxtrain.network import DelayedNetworkConfig
+from hxtrain.exchange.to_nir import deviations
+from hxtrain.network import NETWORKS, DelayedNetwork, DelayedNetworkConfig, NetworkConfig
+from hxtrain.network.winner_take_all import WinnerTakeAll
+from hxtrain.runs.checkpoint import CheckpointError
 
 pytest.importorskip("nir")
 
@@ -29,6 +32,10 @@ def network(refractory: float | None = 0.0, **settings: object) -> hx.Network:
         **settings,
     )
     return net.double() if settings.pop("double", False) else net
+
+
+class Subclass(hx.Network):
+    """A network of a user's own class."""
 
 
 def same_weights(net: hx.Network, restored: hx.Network) -> bool:
@@ -132,15 +139,83 @@ def test_continuous_parameters_solve_the_equations_of_nir() -> None:
     [
         (network(None), r"layer0 subtracts the threshold in software .* network\.refractory=0, .* approximate=True"),
         (network(2e-6), r"layer0 has a refractory period of 2e-06 s"),
-        (
-            DelayedNetworkConfig(hidden=[3], refractory=0.0).build(2, 2, 0),
-            "DelayedNetwork cannot be written: .* delays",
-        ),
+        (Subclass(hx.Linear(2, 2), hx.LI(2)), "Subclass cannot be written: .* write a Network of the same modules"),
     ],
 )
 def test_what_nir_cannot_say_is_refused(net: hx.Network, text: str) -> None:
     with pytest.raises(ExchangeError, match=text):
         hx.to_nir(net)
+
+
+KINDS = {
+    "lif": NetworkConfig(hidden=[5], refractory=2e-6, recurrent=True),
+    "winner_take_all": WinnerTakeAll(),
+    "delayed": DelayedNetworkConfig(hidden=[5], refractory=0.0, delays=[0.0, 1e-6, 5e-6]),
+}
+
+
+def test_every_kind_of_network_has_a_round_trip() -> None:
+    assert sorted(KINDS) == sorted(point for point, kind in NETWORKS.points().items() if "hxtrain." in kind.value)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("name", ["net.nir", "net.pt"])
+def test_each_kind_of_network_comes_back_from_a_file(tmp_path: Path, kind: str, name: str) -> None:
+    net = KINDS[kind].build(4, 3, seed=2)
+    if isinstance(net, DelayedNetwork):
+        with torch.no_grad():
+            net.delays[1:3] = torch.tensor([-0.25, 1.2345678])
+    options = {"approximate": True} if name.endswith("nir") and deviations(net) else {}
+    hx.save(net, tmp_path / name, **options)
+    restored = hx.load(tmp_path / name).net
+    assert (type(restored), repr(restored)) == (type(net), repr(net))
+    assert restored.state_dict().keys() == net.state_dict().keys()
+    assert all(torch.equal(restored.state_dict()[key], value) for key, value in net.state_dict().items())
+    spikes = hx.Spikes.from_grid(random_spikes(4, net.steps, 0, samples=2), net.dt)
+    with torch.no_grad():
+        assert torch.equal(restored(spikes).output, net(spikes).output)
+
+
+def test_delays_of_inputs_are_nodes_of_the_graph() -> None:
+    net = DelayedNetworkConfig(hidden=[5], refractory=0.0, delays=[0.0, 2e-6]).build(3, 2, seed=2)
+    graph = hx.to_nir(net)
+    np.testing.assert_array_equal(graph.nodes["terminals"].weight, np.tile(np.eye(3), (2, 1)))
+    np.testing.assert_allclose(graph.nodes["delays"].delay, [0, 0, 0, 2e-6, 2e-6, 2e-6])
+    foreign = hx.from_nir(graph, dt=net.dt, steps=net.steps, metadata=False)
+    spikes = hx.Spikes.from_grid(random_spikes(3, net.steps, 0), net.dt)
+    with torch.no_grad():
+        torch.testing.assert_close(foreign(spikes).output, net(spikes).output)
+    graph.nodes["delays"].delay[4] = 3e-6
+    with pytest.raises(ExchangeError, match=r"node 'delays' with other delays, .* was changed after it was written"):
+        hx.from_nir(graph)
+    graph.nodes["terminals"].weight[0, 1] = 1.0
+    with pytest.raises(
+        ExchangeError, match=r"node 'delays' \(Delay\) delays sums of inputs, those of node 'terminals'"
+    ):
+        hx.from_nir(graph)
+
+
+def test_an_existing_file_is_kept(tmp_path: Path, mocker) -> None:
+    net = network()
+    for name in ("net.nir", "net.npz", "net.pt"):
+        hx.save(net, tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+        mocker.patch("os.replace", side_effect=OSError(28, "No space left on device"))
+        with pytest.raises(CheckpointError, match=r"could not be written \(No space left on device\)"):
+            hx.save(net, tmp_path / name)
+        assert (tmp_path / name).read_bytes() == content
+        mocker.stopall()
+        hx.save(net, tmp_path / name)
+        assert (tmp_path / name.replace(".", ".previous.")).read_bytes() == content
+    assert sorted(file.name for file in tmp_path.iterdir() if "previous" not in file.name) == [
+        "net.nir",
+        "net.npz",
+        "net.pt",
+    ]
+    with pytest.raises(ValueError, match="is a folder; give the path of a file in it"):
+        hx.save(net, tmp_path)
+    with pytest.raises(ValueError, match="path='' is empty"):
+        hx.save(net, "")
 
 
 def test_a_graph_that_was_changed_contradicts_its_metadata() -> None:
