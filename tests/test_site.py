@@ -62,12 +62,16 @@ def test_every_setting_of_a_device_is_described(name: str) -> None:
 
 
 def test_the_reference_lists_settings_with_default_and_unit() -> None:
-    text = options.pages()["parts/options.md"]
-    assert "| `network.tau_mem` | a number | `6e-06` | s | " in text
-    assert "| `loss.label_smoothing` | a number | `0` |" in text
-    assert "| `backend.settings.chip` |" in text
-    assert "`chip.preset`" in text
-    assert text.count("\n| `") > 400
+    pages = options.pages()
+    assert "| `network.tau_mem` | a number | `6e-06` | s | " in pages["options/network.md"]
+    assert "| `loss.label_smoothing` | a number | `0` |" in pages["options/loss.md"]
+    assert "| `backend.settings.chip` |" in pages["options/devices.md"]
+    assert "`chip.preset`" in pages["options/chips-and-data.md"]
+    index = pages["options/all.md"]
+    assert "| `network.tau_mem` | `6e-06` | [`network=lif`](#options-network-lif)" in index
+    assert index.count("\n| `") > 400
+    names = [name.removesuffix(".md") for name in pages if name.startswith("options/")]
+    assert [name for name in names if f"_generated/{name}\n" not in pages["parts/options.md"]] == []
 
 
 def test_every_rule_is_in_the_index() -> None:
@@ -115,6 +119,18 @@ def test_every_warning_is_in_troubleshooting() -> None:
     flat = [(place, re.sub(r"\n|%[sd.\d]+f?", " ", text)) for place, text in warnings]
     missing = [f"{place}: {text}" for place, text in flat if not any(pattern in text for pattern in patterns)]
     assert missing == []
+
+
+def test_errors_of_the_command_line_in_troubleshooting_exist() -> None:
+    page = (DOCS / "troubleshooting.md").read_text("utf-8")
+    rows = page.partition("## Errors of the command line")[2].partition("Some words never arrive")[0].splitlines()
+    texts = [text for row in rows if row.startswith("| `") for text in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
+    assert len(texts) > 15
+    trees = [ast.parse(path.read_text("utf-8")) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    kinds = (ast.Constant, ast.JoinedStr, ast.BinOp)
+    code = "\n".join(literal(node) for tree in trees for node in ast.walk(tree) if isinstance(node, kinds))
+    parts = [part.strip(" :;,") for text in texts for part in text.split("...")]
+    assert [part for part in parts if part not in code] == []
 
 
 def test_every_error_is_in_troubleshooting() -> None:
