@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -93,10 +94,17 @@ def literal(node: ast.expr) -> str:
     return "\n"
 
 
+@cache
+def trees() -> Mapping[Path, ast.Module]:
+    """Return the syntax trees of the package."""
+    paths = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+    return {path: ast.parse(path.read_text("utf-8")) for path in paths}
+
+
 def warnings_in_code() -> Iterator[tuple[str, str]]:
     """Yield place and text of each warning: of calls that show one, of lists of warnings, of functions named so."""
-    for path in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
             nodes_of = []
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 owner = ast.unparse(node.func.value).rpartition(".")[2]
@@ -126,9 +134,8 @@ def test_errors_of_the_command_line_in_troubleshooting_exist() -> None:
     rows = page.partition("## Errors of the command line")[2].partition("Some words never arrive")[0].splitlines()
     texts = [text for row in rows if row.startswith("| `") for text in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
     assert len(texts) > 15
-    trees = [ast.parse(path.read_text("utf-8")) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
-    kinds = (ast.Constant, ast.JoinedStr, ast.BinOp)
-    code = "\n".join(literal(node) for tree in trees for node in ast.walk(tree) if isinstance(node, kinds))
+    nodes = (node for tree in trees().values() for node in ast.walk(tree))
+    code = "\n".join(literal(node) for node in nodes if isinstance(node, ast.Constant | ast.JoinedStr))
     parts = [part.strip(" :;,") for text in texts for part in text.split("...")]
     assert [part for part in parts if part not in code] == []
 
