@@ -83,6 +83,16 @@ def test_every_rule_is_in_the_index() -> None:
     assert "`rule.tau_plus`" in parts["parts/rule-stdp.md"]
 
 
+def test_chapters_name_their_kernel_as_notebooks_do() -> None:
+    """Without the name for display, jupytext makes no notebook of a chapter."""
+    chapters = sorted((DOCS / "tutorial").glob("0*.md"))
+    assert len(chapters) == 8
+    heads = [chapter.read_text("utf-8").split("---\n")[1] for chapter in chapters]
+    assert [
+        head for head in heads if not re.search(r"^kernelspec:\n  display_name: \S+.*\n  name: python3$", head, re.M)
+    ] == []
+
+
 def literal(node: ast.expr) -> str:
     """Return the text of an expression; what is filled in is a line break, which no text has."""
     if isinstance(node, ast.Constant):
