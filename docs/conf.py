@@ -59,7 +59,7 @@ html_css_files = ["hxtrain.css"]
 html_math_renderer = "mathml"
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {name: [] for name in ("start", "rule-index", "options", "glossary", "troubleshooting")}
+html_sidebars = {name: [] for name in ("start", "rule-index", "glossary", "troubleshooting")}
 html_theme_options = {
     "logo": {"text": "hxtrain"},
     "header_links_before_dropdown": 7,

@@ -18,7 +18,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from .schema import FIXED, SCHEMAS, SEVERAL, callbacks, choices, fault, groups, nodes, place, schema
-from .settings import Setting, entries, is_dictionary, is_list, nearest, settings
+from .settings import Setting, entries, is_dictionary, is_list, is_text, nearest, settings
 from .verbs import VERBS, program
 from .words import is_sweep, parsed, quote
 
@@ -176,7 +176,7 @@ def _word(command: Command, index: int) -> str | None:
     if key in command.groups:
         return _group(command, override, word)
     if override.is_sweep_override() and not _is_multirun(command):
-        return f"{word}: several values need --multirun; for one value with commas, quote it: {_quoted(word)}"
+        return f"{word}: several values need --multirun{_one_value(command, word)}"
     if word[0] == "+" and word[1] != "+" and key in command.settings:
         return f"{key} is a setting already; write {word.lstrip('+')}, without +" if "." in key else None
     if word[0] == "~":
@@ -215,6 +215,12 @@ def _syntax(command: Command, index: int) -> str | None:
     joined = {"=": f"{word}={following[1]}"}.get(
         following[0], word + following[0] if following[0].startswith("=") else ""
     )
+    bracket = _bracket(words[index:])
+    if bracket:
+        written = re.sub(r"(?<=\w) (?=\w)", ",", " ".join(bracket)).replace(" ", "")
+        return f"{' '.join(bracket)}: write {written}, without spaces"
+    if index and any(word in _bracket(words[start:]) for start in range(index)):
+        return None
     if word.endswith(",") and following[0]:
         remedy = "" if _is_multirun(command) else ", and add --multirun"
         return f"{word} {following[0]}: write {word}{following[0]}, without a space{remedy}"
@@ -227,9 +233,41 @@ def _syntax(command: Command, index: int) -> str | None:
         return f"{word}: write {key}={value.lstrip('=')}, with a single ="
     if not re.fullmatch(r"[+~]*[\w./@]+", key):
         return f"{word}: {key!r} cannot be the name of a setting; write NAME=VALUE, such as {EXAMPLE}"
-    if value[:1] in "[{" and value.count("[") + value.count("{") != value.count("]") + value.count("}"):
+    if value[:1] in "[{" and _is_open(value):
         return f"{word}: a bracket is missing; write a list such as [1,2], a dictionary such as {{a:1}}"
+    setting = command.settings.get(key.lstrip("+"))
+    if setting is not None and not is_text(setting.kind):
+        return f"{word} cannot be read; {key.lstrip('+')} is {type_text(setting.kind)}"
     return f"{word} cannot be read; if a text is meant, quote it: {_quoted(word)}"
+
+
+def _is_open(value: str) -> bool:
+    """Return whether brackets are missing in a value."""
+    return value.count("[") + value.count("{") != value.count("]") + value.count("}")
+
+
+def _bracket(words: Sequence[str]) -> Sequence[str]:
+    """Return the words up to the one that closes the bracket of the first; spaces have taken them apart."""
+    value = words[0].partition("=")[2]
+    if value[:1] not in ("[", "{") or not _is_open(value):
+        return ()
+    for end, word in enumerate(words[1:], 2):
+        if "=" in word:
+            return ()
+        if not _is_open("".join(words[:end])):
+            return words[:end]
+    return ()
+
+
+def _one_value(command: Command, word: str) -> str:
+    """Return how a word with commas is written as a single value, if its setting may have one."""
+    key, _, value = word.partition("=")
+    setting = command.settings.get(key.lstrip("+"))
+    if setting is not None and is_list(setting.kind):
+        return f"; one list is written {key}=[{value}]"
+    if setting is not None and not is_text(setting.kind):
+        return ""
+    return f"; for one value with commas, quote it: {_quoted(word)}"
 
 
 def _positional(command: Command, word: str, following: str) -> str:
@@ -387,6 +425,8 @@ def _wrong_type(error: ValidationError, command: Command) -> str:
     if nested:
         return f"{nested}: {key} has no parts; write {key}=VALUE"
     text = f"{key}={value} must be {type_text(setting.kind)}"
+    if is_dictionary(setting.kind) and ":" in str(value):  # bash expands {a:1,b:2} to words of their own
+        return f"{text}; in a shell quote the whole: '{key}={{{value}}}'"
     return f"{text}; write {key}=[{value}]" if is_list(setting.kind) and not str(value).startswith("[") else text
 
 

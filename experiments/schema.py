@@ -102,23 +102,33 @@ def register(*commands: str) -> None:
     """Register structured configs with Hydra, for all commands by default, and adapt Hydra to this Python."""
     accept_late_texts()
     register_resolvers()
-    store = ConfigStore.instance()
     for command in commands or SCHEMAS:
-        store.store(name="run_schema" if command == "train" else f"{command}_schema", node=_node(command))
+        _store("run_schema" if command == "train" else f"{command}_schema", _node(command))
     if not commands or "conformance" in commands:
         kind = resolve_name("hxtrain.commands.conformance:ToleranceSettings")
-        store.store(group="tolerances", name="device", node=kind)
+        _store("device", kind, "tolerances")
         for name, tolerances in resolve_name("hxtrain.backends.conformance:TOLERANCES").items():
-            store.store(group="tolerances", name=name, node=kind(**asdict(tolerances)))
+            _store(name, kind(**asdict(tolerances)), "tolerances")
     for group in {group for command in commands or SCHEMAS for group in groups(command)}:
         for name, kind in nodes(group).items():
-            package = f"{group}.{place(name)}" if group in SEVERAL else None
-            store.store(group=group, name=name, node=kind, package=package)
+            _store(name, kind, group, f"{group}.{place(name)}" if group in SEVERAL else None)
         for name in _generated(group):
-            store.store(group=group, name=name, node={"name": name})
+            _store(name, {"name": name}, group)
         original = group.removeprefix("other_")
         for name in options(original) if original != group else ():
-            store.store(group=group, name=name, node={"defaults": [{f"/{original}@_here_": name}]})
+            _store(name, {"defaults": [{f"/{original}@_here_": name}]}, group)
+
+
+_stored: dict[tuple[str | None, str], Any] = {}
+"""What Hydra has of each group and name; storing the same again takes milliseconds each."""
+
+
+def _store(name: str, node: Any, group: str | None = None, package: str | None = None) -> None:
+    stored = _stored.get((group, name))
+    if stored is node or (type(stored) is type(node) and not isinstance(node, type) and stored == node):
+        return
+    ConfigStore.instance().store(name=name, node=node, group=group, package=package)
+    _stored[group, name] = node
 
 
 def registry(group: str) -> Registry[Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -62,12 +63,16 @@ def test_every_setting_of_a_device_is_described(name: str) -> None:
 
 
 def test_the_reference_lists_settings_with_default_and_unit() -> None:
-    text = options.pages()["parts/options.md"]
-    assert "| `network.tau_mem` | a number | `6e-06` | s | " in text
-    assert "| `loss.label_smoothing` | a number | `0` |" in text
-    assert "| `backend.settings.chip` |" in text
-    assert "`chip.preset`" in text
-    assert text.count("\n| `") > 400
+    pages = options.pages()
+    assert "| `network.tau_mem` | a number | `6e-06` | s | " in pages["options/network.md"]
+    assert "| `loss.label_smoothing` | a number | `0` |" in pages["options/loss.md"]
+    assert "| `backend.settings.chip` |" in pages["options/devices.md"]
+    assert "`chip.preset`" in pages["options/chips-and-data.md"]
+    index = pages["options/all.md"]
+    assert "| `network.tau_mem` | `6e-06` | [`network=lif`](#options-network-lif)" in index
+    assert index.count("\n| `") > 400
+    names = [name.removesuffix(".md") for name in pages if name.startswith("options/")]
+    assert [name for name in names if f"_generated/{name}\n" not in pages["parts/options.md"]] == []
 
 
 def test_every_rule_is_in_the_index() -> None:
@@ -76,6 +81,16 @@ def test_every_rule_is_in_the_index() -> None:
     parts = rules.pages(DOCS)
     assert "test accuracy (%) | 94.73" in parts["parts/rule-backprop.md"]
     assert "`rule.tau_plus`" in parts["parts/rule-stdp.md"]
+
+
+def test_chapters_name_their_kernel_as_notebooks_do() -> None:
+    """Without the name for display, jupytext makes no notebook of a chapter."""
+    chapters = sorted((DOCS / "tutorial").glob("0*.md"))
+    assert len(chapters) == 8
+    heads = [chapter.read_text("utf-8").split("---\n")[1] for chapter in chapters]
+    assert [
+        head for head in heads if not re.search(r"^kernelspec:\n  display_name: \S+.*\n  name: python3$", head, re.M)
+    ] == []
 
 
 def literal(node: ast.expr) -> str:
@@ -89,10 +104,17 @@ def literal(node: ast.expr) -> str:
     return "\n"
 
 
+@cache
+def trees() -> Mapping[Path, ast.Module]:
+    """Return the syntax trees of the package."""
+    paths = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+    return {path: ast.parse(path.read_text("utf-8")) for path in paths}
+
+
 def warnings_in_code() -> Iterator[tuple[str, str]]:
     """Yield place and text of each warning: of calls that show one, of lists of warnings, of functions named so."""
-    for path in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
             nodes_of = []
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 owner = ast.unparse(node.func.value).rpartition(".")[2]
@@ -115,6 +137,17 @@ def test_every_warning_is_in_troubleshooting() -> None:
     flat = [(place, re.sub(r"\n|%[sd.\d]+f?", " ", text)) for place, text in warnings]
     missing = [f"{place}: {text}" for place, text in flat if not any(pattern in text for pattern in patterns)]
     assert missing == []
+
+
+def test_errors_of_the_command_line_in_troubleshooting_exist() -> None:
+    page = (DOCS / "troubleshooting.md").read_text("utf-8")
+    rows = page.partition("## Errors of the command line")[2].partition("Some words never arrive")[0].splitlines()
+    texts = [text for row in rows if row.startswith("| `") for text in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
+    assert len(texts) > 15
+    nodes = (node for tree in trees().values() for node in ast.walk(tree))
+    code = "\n".join(literal(node) for node in nodes if isinstance(node, ast.Constant | ast.JoinedStr))
+    parts = [part.strip(" :;,") for text in texts for part in text.split("...")]
+    assert [part for part in parts if part not in code] == []
 
 
 def test_every_error_is_in_troubleshooting() -> None:

@@ -26,10 +26,17 @@ def write_pages(application: Sphinx) -> None:
             path.write_text(text, encoding="utf-8")
 
 
+def announce(application: Sphinx, document: str, content: list[str]) -> None:
+    """Print a line before a chapter is executed, which may take a minute; Sphinx itself is quiet."""
+    if document.startswith("tutorial/0") and application.config.nb_execution_mode != "off":
+        print(f"  {document}", flush=True)
+
+
 def add(application: Sphinx) -> dict[str, Any]:
     """Connect the pages of the site with Sphinx."""
     application.connect("builder-inited", write_pages)
     application.connect("source-read", tree.redirect_links)
+    application.connect("source-read", announce)
     application.connect("autodoc-process-signature", api.clean_signature)
     application.connect("autodoc-process-docstring", api.hide_colons, priority=1)
     application.connect("autodoc-process-docstring", api.show_colons, priority=999)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, NamedTuple, get_type_hints
@@ -36,6 +36,14 @@ UNIT = re.compile(
     r"|trace intervals|weight LSB|threshold / tau_mem|sources / synapses)(?: of the (?:device|recording))?)[,)]"
 )
 """Unit in the description of a setting."""
+HEADINGS = {"commands": "Settings of commands", "chips-and-data": "Chips and data", "devices": "Settings of devices"}
+"""Headings of pages that are not about a group."""
+TEXTS = {
+    "commands": "What a command has beside its groups.",
+    "chips-and-data": "Settings that all options of these groups have.",
+    "devices": "`backend.settings.NAME=VALUE`; in Python they are arguments of `hx.open_device(name, ...)`.",
+}
+"""Texts at the top of these pages."""
 LONGEST = 40
 """Largest length of a default that is shown."""
 FEW = 4
@@ -60,10 +68,63 @@ class Row(NamedTuple):
     text: str
 
 
+class Section(NamedTuple):
+    """A heading with a table of settings.
+
+    Attributes:
+        page: Name of the page below `_generated/options`.
+        anchor: Name to which links lead.
+        title: Heading, in Markdown.
+        text: Sentence below it.
+        rows: Settings.
+    """
+
+    page: str
+    anchor: str
+    title: str
+    text: str
+    rows: Sequence[Row]
+
+
 def pages() -> Mapping[str, str]:
-    """Return the parts of the page on options, by file below `_generated`."""
+    """Return the pages on options by file below `_generated`: one for each group, and an index of all settings."""
     register()
-    return {"parts/options.md": "\n".join([*_groups(), *_commands(), *_devices()]) + "\n"}
+    sections = [*_groups(), *_commands(), *_shared(), *_devices()]
+    names = dict.fromkeys(section.page for section in sections)
+    result = {f"options/{name}.md": _page(name, [s for s in sections if s.page == name]) for name in names}
+    result["options/all.md"] = "\n".join(_index(sections)) + "\n"
+    result["parts/options.md"] = "\n".join([*_table_of_groups(), *_toctree(names)]) + "\n"
+    return result
+
+
+def _page(name: str, sections: Sequence[Section]) -> str:
+    lines = [f"# {HEADINGS.get(name, name)}", "", TEXTS.get(name) or f"{GROUPS.get(name, name).capitalize()}.", ""]
+    for section in sections:
+        lines += [f"({section.anchor})=", "", f"## {section.title}", "", section.text, ""]
+        lines += table(section.rows) if section.rows else ["It has no settings.", ""]
+    return "\n".join(lines) + "\n"
+
+
+def _index(sections: Sequence[Section]) -> Iterator[str]:
+    """Yield a page that names each setting once, with links to the tables that describe it."""
+    yield from ("# All settings by name", "", "Each setting with its default; a link leads to its description.", "")
+    yield from ("| setting | default | described at |", "|---|---|---|")
+    settings: dict[str, list[tuple[str, Section]]] = {}
+    for section in sections:
+        for row in section.rows:
+            settings.setdefault(row.name, []).append((row.default, section))
+    for name, places in sorted(settings.items()):
+        defaults = " or ".join(dict.fromkeys(f"`{_short(default)}`" for default, _ in places if default))
+        links = ", ".join(f"[{section.title}](#{section.anchor})" for _, section in places)
+        yield f"| `{name}` | {_escaped(defaults)} | {links} |"
+    yield ""
+
+
+def _toctree(names: Iterable[str]) -> Iterator[str]:
+    groups_first = sorted(names, key=lambda name: name in HEADINGS)
+    yield from ("```{toctree}", ":hidden:", "", "_generated/options/all")
+    yield from (f"_generated/options/{name}" for name in groups_first)
+    yield from ("```", "")
 
 
 def rows(kind: type, prefix: str) -> Iterator[Row]:
@@ -106,9 +167,13 @@ def table(entries: Iterable[Row]) -> list[str]:
     for row in entries:
         unit = UNIT.search(row.text)
         text = _escaped(row.text)
-        default = f"`{textwrap.shorten(row.default, LONGEST, placeholder=' ...')}`" if row.default else ""
+        default = f"`{_short(row.default)}`" if row.default else ""
         lines.append(f"| `{row.name}` | {row.kind} | {_escaped(default)} | {unit[1] if unit else ''} | {text} |")
     return [*lines, ""]
+
+
+def _short(default: str) -> str:
+    return textwrap.shorten(default, LONGEST, placeholder=" ...")
 
 
 def _escaped(text: str) -> str:
@@ -118,24 +183,30 @@ def _escaped(text: str) -> str:
     return re.sub(r"docs/([\w/-]+)\.md", r"[\1](/\1.md)", text)
 
 
-def _groups() -> Iterator[str]:
-    yield from ("## Groups", "")
+def _table_of_groups() -> Iterator[str]:
+    commands, shared, devices = (f"/_generated/options/{name}.md" for name in ("commands", "chips-and-data", "devices"))
+    yield "Each group has a page with all its options. [All settings by name](/_generated/options/all.md) are an index."
+    yield f"Beside the groups there are settings of [commands]({commands}), of [chips and data]({shared}) and of"
+    yield f"[devices]({devices})."
+    yield ""
     yield from ("| group | what it chooses | options | commands |", "|---|---|---|---|")
-    members = _members()
-    for group, commands in members.items():
+    for group, commands in _members().items():
         names = choices(commands[0], group)
         listed = ", ".join(f"`{name}`" for name in names)
         verbs = ", ".join(commands[:FEW]) + (f" and {len(commands) - FEW} more" if len(commands) > FEW else "")
-        link = f"[`{group}`](#{_anchor(group)})" if _has_dataclasses(group) else f"`{group}`"
+        page = group if _has_dataclasses(group) else "chips-and-data" if group in ("backend", "chip", "data") else ""
+        link = f"[`{group}`](/_generated/options/{page}.md)" if page else f"`{group}`"
         yield f"| {link} | {GROUPS.get(group.removeprefix('other_'), _text(group, commands[0]))} | {listed} | {verbs} |"
     yield ""
-    for group in members:
-        if not _has_dataclasses(group):
-            continue
-        yield from (f"({_anchor(group)})=", "", f"### {group}", "", f"{GROUPS.get(group, group).capitalize()}.", "")
+
+
+def _groups() -> Iterator[Section]:
+    for group in filter(_has_dataclasses, _members()):
         usual = groups(_members()[group][0])[group]
         for option, kind in sorted(nodes(group).items(), key=lambda item: item[0] not in (usual, *(usual or ()))):
-            yield from _option(group, option, kind)
+            prefix = f"{group}.{place(option)}." if group in SEVERAL else f"{group}."
+            summary = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
+            yield Section(group, _anchor(group, option), f"`{group}={option}`", summary, list(rows(kind, prefix)))
 
 
 @cache
@@ -157,23 +228,11 @@ def _text(group: str, command: str) -> str:
     return attribute_texts(schema(command)).get(group, "").rstrip(".")
 
 
-def _anchor(group: str) -> str:
-    return f"options-{group.replace('_', '-')}"
+def _anchor(*names: str) -> str:
+    return "-".join(("options", *names)).replace("_", "-")
 
 
-def _option(group: str, option: str, kind: type) -> Iterator[str]:
-    prefix = f"{group}.{place(option)}." if group in SEVERAL else f"{group}."
-    summary = (inspect.getdoc(kind) or "").split("\n\n")[0]
-    entries = list(rows(kind, prefix))
-    yield from (f"#### `{group}={option}`", "", " ".join(summary.split()), "")
-    if entries:
-        yield from table(entries)
-    else:
-        yield from ("It has no settings.", "")
-
-
-def _commands() -> Iterator[str]:
-    yield from ("## Settings of a command itself", "")
+def _commands() -> Iterator[Section]:
     for command in SCHEMAS:
         kind = schema(command)
         hints = get_type_hints(kind)
@@ -188,11 +247,14 @@ def _commands() -> Iterator[str]:
             continue
         title = "hxtrain" if command == DEFAULT else f"hxtrain {command}"
         page = VERBS[command].page.removeprefix("docs/")
-        yield from (f"### `{title}`", "", f"{VERBS[command].summary.capitalize()} ([page](/{page})).", "")
-        yield from table(entries)
-    yield from ("## Chips and data", "")
+        text = f"{VERBS[command].summary.capitalize()} ([page](/{page}))."
+        yield Section("commands", _anchor("command", command), f"`{title}`", text, entries)
+
+
+def _shared() -> Iterator[Section]:
     for name, part in _shared_parts().items():
-        yield from (f"### {name}", "", *table(rows(part, f"{name}.")))
+        text = f"{GROUPS.get(name, name).capitalize()}."
+        yield Section("chips-and-data", _anchor("part", name), f"`{name}`", text, list(rows(part, f"{name}.")))
 
 
 def _shared_parts() -> Mapping[str, type]:
@@ -201,10 +263,7 @@ def _shared_parts() -> Mapping[str, type]:
     return {name: hints[name] for name in ("backend", "chip", "data")}
 
 
-def _devices() -> Iterator[str]:
-    yield from ("## Settings of devices", "")
-    yield "`backend.settings.NAME=VALUE`; in Python they are arguments of `hx.open_device(name, ...)`."
-    yield ""
+def _devices() -> Iterator[Section]:
     for name in sorted(BACKENDS.reachable()):
         kind = BACKENDS.load(name)
         texts = argument_texts(kind)
@@ -217,7 +276,8 @@ def _devices() -> Iterator[str]:
             )
             for parameter in inspect.signature(kind).parameters.values()
         ]
-        yield from (f"### `backend={name}`", "", *table(entries))
+        summary = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
+        yield Section("devices", _anchor("device", name), f"`backend={name}`", summary, entries)
 
 
 def argument_texts(kind: Any) -> Mapping[str, str]:

@@ -144,6 +144,10 @@ class Device:
         """Close the device."""
         self.session.__exit__(kind, error, trace)
 
+    def close(self) -> None:
+        """Close the device, as the end of a `with` statement does; it can be opened again."""
+        self.backend.close()
+
     def place(self, net: Network) -> Plan:
         """Plan the network and configure the device with it, or with each of its parts in turn.
 

@@ -45,7 +45,11 @@ def call_together(script: str, *words: object, cwd: Path, processes: int) -> sub
 
 
 def call_at_once(
-    script: str, *words: object, cwd: Path, environments: Sequence[dict[str, str]] = ({},)
+    script: str,
+    *words: object,
+    cwd: Path,
+    environments: Sequence[dict[str, str]] = ({},),
+    variants: Sequence[Sequence[str]] = ((),),
 ) -> list[subprocess.CompletedProcess[str]]:
     """Run a command in processes of their own, at once, in a folder.
 
@@ -54,15 +58,19 @@ def call_at_once(
         words: Its words.
         cwd: Folder.
         environments: Further variables of each process; by default there is one process.
+        variants: Further words of each process; a single entry of these or of the variables is that of all processes.
     """
+    count = max(len(environments), len(variants))
+    environments = environments if len(environments) == count else [environments[0]] * count
+    variants = variants if len(variants) == count else [variants[0]] * count
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    arguments = [script, *map(str, words)]
+    arguments = [[script, *map(str, words), *variant] for variant in variants]
     with tempfile.TemporaryDirectory() as place:
-        outputs = [Path(place) / f"{number}.txt" for number in range(len(environments))]
+        outputs = [Path(place) / f"{number}.txt" for number in range(count)]
         members = [
-            context.Process(target=_work, args=(arguments, cwd, output, {**os.environ, **environment}))
-            for output, environment in zip(outputs, environments, strict=True)
+            context.Process(target=_work, args=(command, cwd, output, {**os.environ, **environment}))
+            for command, output, environment in zip(arguments, outputs, environments, strict=True)
         ]
         try:
             for member in members:
@@ -76,7 +84,8 @@ def call_at_once(
         texts = [output.read_text() for output in outputs]
     assert None not in codes, f"after {LIMIT} s processes still run, {codes}:\n" + "\n".join(texts)
     return [
-        subprocess.CompletedProcess(arguments, abs(code), text, text) for code, text in zip(codes, texts, strict=True)
+        subprocess.CompletedProcess(command, abs(code), text, text)
+        for command, code, text in zip(arguments, codes, texts, strict=True)
     ]
 
 

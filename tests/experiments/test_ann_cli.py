@@ -48,7 +48,7 @@ def test_a_teacher_is_trained_and_teaches(tmp_path):
     assert swept_result["test_accuracy"] == result["test_accuracy"]
 
     for teacher in ("teacher/checkpoint.pt", "[teacher/checkpoint.pt,sweep/1/checkpoint.pt]"):
-        words = [f"distillation.teacher={teacher}", "distillation.temperature=3"]
+        words = [f"distillation.teacher={teacher}", "distillation.temperature=3", "trainer.plots=false"]
         student = call("hxtrain", *TINY, *words, f"hydra.run.dir=run{len(teacher)}", cwd=tmp_path)
         assert student.returncode == 0, student.stderr
         assert student.stdout.count("teacher MLP (") == 1 + teacher.count(",")

@@ -299,7 +299,8 @@ def test_a_file_imports_no_module_unless_a_user_names_it(folder: Path, monkeypat
 
 
 def test_a_component_that_was_added_is_found_by_its_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train(monkeypatch, [word for word in BY_PATH if not word.startswith(("data", "network"))])
+    words = [word for word in BY_PATH if not word.startswith(("data", "network"))]
+    train(monkeypatch, [*words, "data=digits", "trainer.train_samples=30", "trainer.test_samples=30"])
     LOSSES._loaded.clear()
     ENCODERS._loaded.clear()
     toys = sys.modules["toys"]

@@ -5,7 +5,8 @@ import json
 import pytest
 from commands import call
 
-SHORT = ["experiment=spoken_digits", "trainer.epochs=1", "trainer.train_samples=200", "trainer.plots=false"]
+SHORT = ["experiment=spoken_digits", "trainer.epochs=1", "trainer.train_samples=100", "trainer.plots=false"]
+SMALL = ["backend=software", "network.hidden=[20]"]
 
 
 @pytest.fixture(scope="module")
@@ -13,8 +14,8 @@ def results(tmp_path_factory):
     place = tmp_path_factory.mktemp("spoken_digits")
     runs = {
         "loop": ["chip.preset=ideal", "data.validation_groups=[2,11]"],
-        "shuffled": ["backend=software", "data.validation_groups=[2,11]", "data.shuffled_times=true"],
-        "feed_forward": ["backend=software", "network.recurrent=false", "network.init_gain_recurrent=null"],
+        "shuffled": [*SMALL, "data.validation_groups=[2,11]", "data.shuffled_times=true"],
+        "feed_forward": [*SMALL, "network.recurrent=false", "network.init_gain_recurrent=null"],
     }
     for name, words in runs.items():
         process = call("hxtrain", *SHORT, *words, f"hydra.run.dir={name}", cwd=place)

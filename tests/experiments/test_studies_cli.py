@@ -1,6 +1,7 @@
 """The console scripts of the studies, called from the command line."""
 
 import json
+import math
 
 import pytest
 from commands import call
@@ -100,7 +101,8 @@ def test_bench_measures_growth(tmp_path):
     assert (growth.kind, growth.axis) == ("software", "batch")
     assert [scaling.point.size for scaling in growth.points] == [10, 40]
     assert all(scaling.memory > 2**24 for scaling in growth.points)
-    assert -0.5 < growth.exponent < 1.5
+    first, second = (scaling.seconds for scaling in growth.points)
+    assert growth.exponent == pytest.approx(math.log(second / first) / math.log(4))
     assert plot_scale([growth], tmp_path / "scale.png").stat().st_size > 5_000
 
 

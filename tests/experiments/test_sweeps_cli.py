@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import SCRIPTS, call, launch
+from teams import call_at_once
 
 from hxtrain.experiments.sweeps import jobs, progress
 
@@ -19,8 +20,6 @@ SETTINGS = (
     "trainer.test_samples=50", "trainer.epochs=1", "trainer.plots=false", "trainer.progress=false",
 )  # fmt: skip
 SWEEP = ("--multirun", *SETTINGS, "hydra.sweep.dir=sweep")
-EPOCHS = "trainer.epochs=100"
-"""Epochs of runs that are long enough to be interrupted."""
 
 
 def output(process: subprocess.CompletedProcess[str]) -> str:
@@ -63,15 +62,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_a_sweep_gives_what_single_runs_give(tmp_path: Path, launcher: str) -> None:
+@pytest.mark.parametrize(("launcher", "seeds"), [("joblib", "3,4"), ("submitit_local", "4")])
+def test_a_sweep_gives_what_single_runs_give(tmp_path: Path, launcher: str, seeds: str) -> None:
     """The loss is of a module in the current folder, which the launcher's processes import, too."""
     (tmp_path / "losses.py").write_text(OWN_LOSS)
     words = "loss=losses:Last", "loss.late=4"
-    output(launch("hxtrain", *SWEEP, *words, f"hydra/launcher={launcher}", "seed=3,4", cwd=tmp_path))
+    output(launch("hxtrain", *SWEEP, *words, f"hydra/launcher={launcher}", f"seed={seeds}", cwd=tmp_path))
     output(call("hxtrain", "seed=4", *SETTINGS, *words, "hydra.run.dir=alone", cwd=tmp_path))
-    assert_equal_weights(tmp_path / "alone", tmp_path / "sweep/1")
-    assert (tmp_path / "sweep/0/result.json").exists()
+    last = seeds.count(",")
+    assert_equal_weights(tmp_path / "alone", tmp_path / f"sweep/{last}")
+    assert len(list(tmp_path.glob("sweep/*/result.json"))) == last + 1
 
 
 def test_settings_of_a_cluster_compose(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_settings_of_a_cluster_compose(tmp_path: Path) -> None:
 
 
 def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
-    words = [*SWEEP, "seed=3,4,5", EPOCHS]
+    words = [*SWEEP, "seed=4", "trainer.epochs=1,100,2"]  # the second is long enough to be interrupted
     process = start(tmp_path, *words)
     deadline = time.time() + 200
     while not (tmp_path / "sweep/1/checkpoint.pt").exists() and time.time() < deadline:
@@ -97,7 +97,7 @@ def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     assert (tmp_path / "sweep/0/result.json").stat().st_mtime_ns == mtime, "a finished run is not repeated"
     assert "0: finished before" in text
     assert "sweep: 3 of 3 runs done" in text
-    output(call("hxtrain", "seed=4", *SETTINGS, EPOCHS, "hydra.run.dir=alone", cwd=tmp_path))
+    output(call("hxtrain", "seed=4", *SETTINGS, "trainer.epochs=100", "hydra.run.dir=alone", cwd=tmp_path))
     assert_equal_weights(tmp_path / "alone", tmp_path / "sweep/1")
 
 
@@ -164,8 +164,9 @@ def test_progress_tells_the_remaining_time() -> None:
 
 def test_two_sweeps_in_one_folder_count_their_own_jobs(tmp_path: Path) -> None:
     name = "hydra.sweep.subdir=${hydra.job.override_dirname}"
-    sweeps = [start(tmp_path, *SWEEP, f"seed={seeds}", name) for seeds in ("1", "2,3")]
-    texts = [sweep.communicate()[0] for sweep in sweeps]
+    variants = ["seed=1"], ["seed=2,3"]
+    sweeps = call_at_once("hxtrain", *SWEEP, name, cwd=tmp_path, variants=variants)
+    texts = [sweep.stdout for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], texts
     assert "sweep: 1 of 1 runs done" in texts[0]
     assert "sweep: 2 of 2 runs done" in texts[1]

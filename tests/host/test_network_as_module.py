@@ -196,6 +196,9 @@ def test_a_closed_device_says_so_once_and_works_when_opened_again():
         net(spikes())
     with device:
         assert torch.equal(net(spikes()).readout, readout)
+        device.close()
+        with pytest.raises(DeviceError, match=r"^the device is closed; open it again"):
+            net(spikes())
 
 
 @pytest.mark.parametrize("cause", ["device", "wrapped", "backend", "closed"])
