@@ -214,7 +214,10 @@ def _membranes(membranes: Membranes) -> dict[str, Any]:
 
 
 def _rounded(values: Tensor, digits: int) -> Any:
-    return np.nan_to_num(np.round(values.double().cpu().numpy(), digits)).tolist()
+    """Return the rounded numbers as a list; None for one that is not finite."""
+    numbers = np.round(values.double().cpu().numpy(), digits)
+    is_finite = np.isfinite(numbers)
+    return numbers.tolist() if is_finite.all() else np.where(is_finite, numbers, None).tolist()
 
 
 def _matrices(net: Network, device: Device | None, weights: Sequence[Tensor]) -> list[dict[str, Any]]:

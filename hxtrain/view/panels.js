@@ -1,6 +1,6 @@
 // Panels: each shows a part of a run, and says in its caption, in words, what it shows.
 
-import { bars, chip, colour, element, empty, hue, lineChart, matrix, number, raster, seconds, spark } from "/draw.js";
+import { HUES, bars, chip, colour, element, empty, hue, lineChart, matrix, number, raster, seconds, spark } from "/draw.js";
 
 const panel = (name) => document.getElementById(`panel-${name}`);
 const percent = (value, digits = 2) => (Number.isFinite(value) ? `${(100 * value).toFixed(digits)} %` : "–");
@@ -10,6 +10,16 @@ function caption(name, text, data = {}) {
   const section = panel(name);
   section.querySelector(".caption").textContent = text;
   for (const [key, value] of Object.entries(data)) section.dataset[key] = value;
+}
+
+const contents = new WeakMap();
+
+// Draws a part of the page only if what it shows has changed: a selected text or an open tip stays.
+function changed(node, value, work) {
+  const text = JSON.stringify(value);
+  if (contents.get(node) === text) return;
+  work();
+  contents.set(node, text);
 }
 
 const list = (value) => (Array.isArray(value) ? value : []);
@@ -136,7 +146,7 @@ export function sample(live, byFirstSpike) {
     lineChart(holder, series, { xlabel: "time (µs)", lines: membranes.spiking ? [1] : [], label: `membranes of ${membranes.name}` });
   }
   const measured = holders.filter(([, , , isMeasured]) => isMeasured).map(([, , membranes]) => membranes);
-  const deviation = Math.sqrt(mean(measured.flatMap((membranes) => membranes.measured.flatMap((trace, index) => trace.map((value, step) => (value - membranes.modelled[index][step]) ** 2)))));
+  const deviation = Math.sqrt(mean(measured.flatMap((membranes) => membranes.measured.flatMap((trace, index) => trace.map((value, step) => ((value ?? NaN) - (membranes.modelled[index][step] ?? NaN)) ** 2))).filter(Number.isFinite)));
   caption("membranes", measured.length ? `threshold = 1; measured and modelled differ by ${number(deviation, 2)} rms` : "threshold = 1; in software the model is the device", { points: measured.length });
 }
 
@@ -230,17 +240,19 @@ export function health(run, live) {
   const dropped = list(run.records).reduce((sum, record) => sum + (record.dropped_spikes ?? 0), 0);
   const retries = list(run.records).reduce((sum, record) => sum + (record.retries ?? 0), 0);
   const items = remarks.map((text) => element("li", {}, String(text)));
-  panel("health").querySelector("ul").replaceChildren(...(items.length ? items : [element("li", { class: "good" }, "no warnings")]));
+  const holder = panel("health").querySelector("ul");
+  changed(holder, remarks, () => holder.replaceChildren(...(items.length ? items : [element("li", { class: "good" }, "no warnings")])));
   caption("health", `${remarks.length} ${remarks.length === 1 ? "warning or note" : "warnings and notes"}; ${dropped} spikes dropped, ${retries} runs repeated`, { warnings: remarks.length });
 }
 
 export function placement(live) {
   const rows = list(live?.placement);
-  panel("placement").querySelector("tbody").replaceChildren(...rows.map((row) => {
+  const body = panel("placement").querySelector("tbody");
+  changed(body, rows, () => body.replaceChildren(...rows.map((row) => {
     const line = element("tr");
     line.append(...list(row).map((cell) => element("td", {}, String(cell))));
     return line;
-  }));
+  })));
   caption("placement", rows.length ? "what, used, limit" : live ? "in software, nothing needs a place" : NO_SNAPSHOT, { rows: rows.length });
 }
 
@@ -248,16 +260,17 @@ export function settings(run) {
   const lines = [];
   const walk = (values, prefix) => Object.entries(values ?? {}).forEach(([name, value]) => (value && typeof value === "object" && !Array.isArray(value) ? walk(value, `${prefix}${name}.`) : lines.push([prefix + name, JSON.stringify(value)])));
   walk(run.settings, "");
-  panel("settings").querySelector(".columns").replaceChildren(...lines.map(([name, value]) => {
+  const columns = panel("settings").querySelector(".columns");
+  changed(columns, lines, () => columns.replaceChildren(...lines.map(([name, value]) => {
     const line = element("div");
     line.append(element("span", {}, name), element("span", {}, value));
     return line;
-  }));
+  })));
   caption("settings", `${lines.length} values of config.yaml`, { rows: lines.length });
 }
 
 export const WORDS = {
-  running: "running", finished: "finished", interrupted: "interrupted", stopped: "stopped", new: "not begun",
+  running: "running", silent: "no news", finished: "finished", interrupted: "interrupted", stopped: "stopped", new: "not begun",
 };
 
 export function placeOf(run) {
@@ -266,15 +279,23 @@ export function placeOf(run) {
   return `epoch ${Math.min(run.epoch + 1, run.epochs ?? Infinity)} of ${run.epochs ?? "?"}${step}`;
 }
 
+export function spotOf(run) {
+  if (run.steps_per_epoch && run.step) return `step ${run.step} of epoch ${run.epoch + 1}`;
+  return run.finished_epochs ? `the end of epoch ${run.finished_epochs}` : "its start";
+}
+
+export function duration(value) {
+  const units = [[86400, "days"], [3600, "h"], [60, "min"], [1, "s"]];
+  const [size, unit] = units.find(([length]) => value >= (length === 86400 ? 2 * length : length)) ?? [1, "s"];
+  return `${Math.floor(value / size)} ${unit}`;
+}
+
 export function stateOf(run) {
-  if (run.state === "stopped" || run.state === "interrupted") {
-    const where = run.steps_per_epoch ? `step ${run.step} of epoch ${run.epoch + 1}` : `epoch ${run.finished_epochs}`;
-    return `${WORDS[run.state]} at ${where}`;
-  }
+  if (run.state === "stopped" || run.state === "interrupted") return `${WORDS[run.state]} at ${spotOf(run)}`;
   return WORDS[run.state] ?? run.state;
 }
 
-export function table(runs, chosen, choose) {
+export function table({ runs, id, isComplete }, choose) {
   const section = panel("runs");
   section.hidden = runs.length < 2;
   if (section.hidden) return;
@@ -282,25 +303,38 @@ export function table(runs, chosen, choose) {
   for (const run of runs) counts[run.state] = (counts[run.state] ?? 0) + 1;
   const best = runs.filter((run) => Number.isFinite(run.accuracy)).sort((a, b) => b.accuracy - a.accuracy)[0];
   const words = Object.entries(counts).map(([state, count]) => `${count} ${WORDS[state] ?? state}`).join(", ");
-  caption("runs", `${runs.length} runs: ${words}${best ? `; best accuracy ${percent(best.accuracy)}, ${best.name}` : ""}`, { runs: runs.length });
-  const series = runs.filter((run) => run.curve.length).map((run) => ({
-    name: run.name, colour: hue(runs.indexOf(run)), points: run.curve.map((value, index) => [index + 1, 100 * value]),
-    width: run.id === chosen ? 3.2 : 1.5, opacity: run.id === chosen ? 1 : 0.6, dots: run.id === chosen,
-  }));
-  lineChart(section.querySelector(".chart"), series, { keys: false, xlabel: "epoch", top: 100, format: (value) => `${number(value)} %`, empty: "no epoch yet" });
-  section.querySelector("tbody").replaceChildren(...runs.map((run, index) => {
-    const row = element("tr", { tabindex: "0", "data-id": run.id, "data-state": run.state, "aria-selected": String(run.id === chosen) });
-    const dot = element("td");
-    const mark = element("span", { class: `dot key-${index % 6}` });
-    dot.append(mark);
-    const line = element("td", { class: "spark" });
-    line.append(spark(run.curve));
-    const label = element("td", {}, run.name);
-    const differences = Object.entries(run.differences ?? {}).map(([name, value]) => `${name}=${value ?? "–"}`);
-    if (differences.length) label.append(element("small", {}, differences.join("  ")));
-    row.append(dot, label, element("td", {}, stateOf(run)), element("td", {}, `${run.finished_epochs}/${run.epochs ?? "?"}`), element("td", {}, number(run.loss ?? NaN)), element("td", {}, percent(run.accuracy ?? NaN)), line);
-    row.addEventListener("click", () => choose(run.id));
-    row.addEventListener("keydown", (event) => { if (event.key === "Enter") choose(run.id); });
+  caption("runs", `${runs.length} runs: ${words}${best ? `; best accuracy ${percent(best.accuracy)}, ${best.name}` : ""}${isComplete ? "" : "; further runs are left out, view a folder further down"}`, { runs: runs.length });
+  const series = runs.map((run, index) => ({
+    name: run.name, colour: hue(index), points: run.curve.map((value, epoch) => [epoch + 1, 100 * value]),
+    width: run.id === id ? 3.2 : 1.5, opacity: run.id === id ? 1 : 0.6, dots: run.id === id,
+  })).filter((one) => one.points.length);
+  lineChart(section.querySelector(".chart"), series, { keys: false, xlabel: "epoch", top: 100, format: (value) => `${number(value)} %`, empty: "no epoch yet", label: "accuracy of all runs" });
+  const body = section.querySelector("tbody");
+  const rows = new Map([...body.children].map((row) => [row.dataset.id, row])); // kept, so that focus and clicks survive
+  const wanted = runs.map((run, index) => {
+    const row = rows.get(run.id) ?? newRow(run.id, choose);
+    row.dataset.state = run.state;
+    row.setAttribute("aria-selected", String(run.id === id));
+    changed(row, [run.state, run.step, run.finished_epochs, run.epochs, run.loss, run.accuracy, run.differences, run.curve, index, document.documentElement.dataset.theme], () => fill(row, run, index));
     return row;
-  }));
+  });
+  if (wanted.length !== body.children.length || wanted.some((row, index) => row !== body.children[index])) body.replaceChildren(...wanted);
+}
+
+function newRow(id, choose) {
+  const row = element("tr", { tabindex: "0", "data-id": id });
+  row.addEventListener("click", () => choose(id));
+  row.addEventListener("keydown", (event) => { if (event.key === "Enter") choose(id); });
+  return row;
+}
+
+function fill(row, run, index) {
+  const dot = element("td");
+  dot.append(element("span", { class: `dot key-${index % HUES.length}` }));
+  const line = element("td", { class: "spark" });
+  line.append(spark(run.curve));
+  const label = element("td", {}, run.name);
+  const differences = Object.entries(run.differences ?? {}).map(([name, value]) => `${name}=${value === null ? "–" : typeof value === "object" ? JSON.stringify(value) : value}`);
+  if (differences.length) label.append(element("small", {}, differences.join("  ")));
+  row.replaceChildren(dot, label, element("td", {}, stateOf(run)), element("td", {}, `${run.finished_epochs}/${run.epochs ?? "?"}`), element("td", {}, number(run.loss ?? NaN)), element("td", {}, percent(run.accuracy ?? NaN)), line);
 }

@@ -145,4 +145,4 @@ def test_a_page_without_snapshots_says_how_to_get_them(page, serve, tmp_path):
     page.open(serve(run))
     page.wait("document.body.dataset.drawn")
     assert caption(page, "raster") == "recorded only with live=true"
-    assert text(page, "#state") == "interrupted at epoch 3"
+    assert text(page, "#state") == "interrupted at the end of epoch 3"
