@@ -269,14 +269,14 @@ class Folder:
         self._look_lock = threading.Lock()
 
     def runs(self) -> list[Run]:
-        """Return the runs, sorted by their names; the folder is searched at most every two seconds."""
+        """Return the runs, sorted by their names; the folder is searched for new ones at most every two seconds."""
         with self._lock:
             if time.monotonic() - self._searched >= SEARCH_INTERVAL:
                 paths = self._search()
                 runs = [self._run(path) for path in paths]
                 self._runs = {run.id: run for run in runs}
                 self._searched = time.monotonic()
-            return list(self._runs.values())
+            return [run for run in self._runs.values() if _is_run(run.path)]
 
     def marks(self) -> dict[str, dict[str, Any]]:
         """Return the marks of each run by its id; one look at the files serves all that ask at the same time."""
@@ -300,7 +300,8 @@ class Folder:
     def run(self, number: str) -> Run | None:
         """Return the run of an id; None if there is none."""
         self.runs()
-        return self._runs.get(number)
+        run = self._runs.get(number)
+        return run if run is not None and _is_run(run.path) else None
 
     def _run(self, path: Path) -> Run:
         name = self.path.name if path == self.path else path.relative_to(self.path).as_posix()

@@ -51,6 +51,7 @@ function showState() {
     return notice(state.run ? `${state.run.name} is no longer in ${state.folder}: it was deleted, renamed or moved. The page shows what it was.` : "");
   }
   byId("name").textContent = run.name;
+  byId("name").title = state.folder;
   byId("state").textContent = panels.stateOf(run);
   byId("state").dataset.state = run.state;
   byId("place").textContent = panels.placeOf(run);

@@ -61,7 +61,7 @@ const last = (points) => points.filter((point) => Number.isFinite(point[1])).at(
 
 export function curves(run, live, kind) {
   const at = axis(run, live, kind);
-  const common = { xlabel: at.label, formatX: at.format, empty: "no step yet" };
+  const common = { xlabel: at.label, isWhole: at.chosen === "epoch", formatX: at.format, empty: "no step yet" };
   const evaluated = run.result?.evaluated_on ?? "test";
   const steps = (key, factor) => ({ name: "steps", colour: colour("grey"), points: averaged(ofSteps(live, at, key, factor)), width: 1.3, opacity: 0.8, dots: false });
 
@@ -85,7 +85,8 @@ export function curves(run, live, kind) {
 
   const speed = ofRecords(run, at, "samples_per_second");
   lineChart(chart("throughput"), [steps("samples_per_second"), { name: "epochs", colour: colour("violet"), points: speed }], { ...common, zero: true });
-  caption("throughput", `${number(last(ofSteps(live, at, "samples_per_second")) ?? last(speed) ?? NaN)} samples per second`, { points: speed.length });
+  const stepSpeed = last(ofSteps(live, at, "samples_per_second"));
+  caption("throughput", `samples per second; last epoch ${number(last(speed) ?? NaN)}, last step ${number(stepSpeed ?? NaN)}`, { points: speed.length });
   return at;
 }
 
@@ -143,7 +144,7 @@ export function sample(live, byFirstSpike) {
       ...(isMeasured ? [{ name: `${neuron}`, colour: hue(index), points: points(membranes.measured[index]), width: 2.2, opacity: 0.75, dots: false }] : []),
       { name: isMeasured ? "" : `${neuron}`, colour: hue(index), points: points(membranes.modelled[index]), width: 1.4, dash: "4 3", dots: false },
     ]);
-    lineChart(holder, series, { xlabel: "time (µs)", lines: membranes.spiking ? [1] : [], label: `membranes of ${membranes.name}` });
+    lineChart(holder, series, { xlabel: "time (µs)", keyTitle: "neuron", lines: membranes.spiking ? [1] : [], label: `membranes of ${membranes.name}` });
   }
   const measured = holders.filter(([, , , isMeasured]) => isMeasured).map(([, , membranes]) => membranes);
   const deviation = Math.sqrt(mean(measured.flatMap((membranes) => membranes.measured.flatMap((trace, index) => trace.map((value, step) => ((value ?? NaN) - (membranes.modelled[index][step] ?? NaN)) ** 2))).filter(Number.isFinite)));
@@ -248,12 +249,13 @@ export function health(run, live) {
 export function placement(live) {
   const rows = list(live?.placement);
   const body = panel("placement").querySelector("tbody");
+  panel("placement").querySelector("thead").hidden = !rows.length;
   changed(body, rows, () => body.replaceChildren(...rows.map((row) => {
     const line = element("tr");
     line.append(...list(row).map((cell) => element("td", {}, String(cell))));
     return line;
   })));
-  caption("placement", rows.length ? "what, used, limit" : live ? "in software, nothing needs a place" : NO_SNAPSHOT, { rows: rows.length });
+  caption("placement", rows.length ? "of the device" : live ? "in software, nothing needs a place" : NO_SNAPSHOT, { rows: rows.length });
 }
 
 export function settings(run) {
@@ -303,12 +305,12 @@ export function table({ runs, id, isComplete }, choose) {
   for (const run of runs) counts[run.state] = (counts[run.state] ?? 0) + 1;
   const best = runs.filter((run) => Number.isFinite(run.accuracy)).sort((a, b) => b.accuracy - a.accuracy)[0];
   const words = Object.entries(counts).map(([state, count]) => `${count} ${WORDS[state] ?? state}`).join(", ");
-  caption("runs", `${runs.length} runs: ${words}${best ? `; best accuracy ${percent(best.accuracy)}, ${best.name}` : ""}${isComplete ? "" : "; further runs are left out, view a folder further down"}`, { runs: runs.length });
+  caption("runs", `${runs.length} runs: ${words}${best ? `; best accuracy ${percent(best.accuracy)} by ${best.name}` : ""}${isComplete ? "" : "; further runs are left out, view a folder further down"}`, { runs: runs.length });
   const series = runs.map((run, index) => ({
     name: run.name, colour: hue(index), points: run.curve.map((value, epoch) => [epoch + 1, 100 * value]),
     width: run.id === id ? 3.2 : 1.5, opacity: run.id === id ? 1 : 0.6, dots: run.id === id,
   })).filter((one) => one.points.length);
-  lineChart(section.querySelector(".chart"), series, { keys: false, xlabel: "epoch", top: 100, format: (value) => `${number(value)} %`, empty: "no epoch yet", label: "accuracy of all runs" });
+  lineChart(section.querySelector(".chart"), series, { keys: false, xlabel: "epoch", isWhole: true, top: 100, format: (value) => `${number(value)} %`, empty: "no epoch yet", label: "accuracy of all runs" });
   const body = section.querySelector("tbody");
   const rows = new Map([...body.children].map((row) => [row.dataset.id, row])); // kept, so that focus and clicks survive
   const wanted = runs.map((run, index) => {

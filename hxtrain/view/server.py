@@ -10,6 +10,7 @@ import gzip
 import hmac
 import ipaddress
 import json
+import select
 import socket
 import threading
 import time
@@ -272,9 +273,14 @@ class Handler(BaseHTTPRequestHandler):
                 last = time.monotonic()
             self.wfile.flush()
             previous = marks
-            if is_last:
+            if is_last or self._is_left():
                 return
             self.view.is_ending.wait(POLL + 0.004 * len(runs))
+
+    def _is_left(self) -> bool:
+        """Return whether the client closed the connection; a stream without news would keep its place till a pulse."""
+        is_readable = bool(select.select([self.connection], [], [], 0)[0])
+        return is_readable and not self.connection.recv(1, socket.MSG_PEEK)
 
     def _send_json(self, value: Any) -> None:
         self._send(json.dumps(value, separators=(",", ":")).encode(), JSON)
