@@ -18,7 +18,7 @@ import yaml
 
 from hxtrain.runs.holder import LOCK, Holder, parse_holder
 from hxtrain.runs.plain import CONFIG, LIVE, METRICS, RESULT, check_plain, differing_settings, parse_json
-from hxtrain.runs.plain_yaml import check_yaml
+from hxtrain.runs.plain_yaml import LOADER, check_yaml
 
 MOST_RUNS = 500
 """Number of runs that a page shows; further ones are left out."""
@@ -381,6 +381,6 @@ def _parse_yaml(text: bytes) -> Any:
     if len(text) > LONGEST_SETTINGS:
         raise ValueError(f"it is longer than {LONGEST_SETTINGS} bytes")
     check_yaml(text)
-    value = yaml.safe_load(text)
+    value = yaml.load(text, LOADER)
     check_plain(value)
     return value
