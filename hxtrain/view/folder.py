@@ -42,11 +42,13 @@ RESULTS = (
     "test_accuracy", "evaluated_on", "train_accuracy", "epochs", "seconds", "samples_per_second", "backend", "chip",
     "preset", "chip_hash", "data", "data_size", "seed", "chip_seconds_per_sample", "chip_joules_per_sample",
     "decision_seconds", "hidden_spikes_per_sample", "train_samples", "notes", "selected_epoch",
+    "score", "best_score", "environment",
 )  # fmt: skip
 """Entries of a result that the page gets."""
 RECORDS = (
     "epoch", "train_loss", "train_accuracy", "test_accuracy", "hidden_spikes_per_sample", "samples_per_second",
-    "seconds", "chip_seconds", "score", "success", "notes", "dropped_spikes", "retries",
+    "seconds", "chip_seconds", "score", "success", "output_spikes_per_trial", "trials_per_second", "notes",
+    "dropped_spikes", "retries",
 )  # fmt: skip
 """Entries of a record that the page gets."""
 _PLACE = re.compile(
@@ -151,9 +153,10 @@ class Run:
         result = self._result()
         place = self._place(len(records))
         last = records[-1] if records else {}
+        is_scored = "score" in last
         process, machine = self._process()
         age = self.age()
-        accuracies = [record.get("test_accuracy") for record in records]
+        values = [record.get("score" if is_scored else "test_accuracy") for record in records]
         return {
             "id": self.id,
             "name": self.name,
@@ -166,9 +169,11 @@ class Run:
             "step": place.get("step", 0),
             "steps_per_epoch": place.get("steps_per_epoch"),
             "finished_epochs": len(records),
+            "score": result.get("score", last.get("score")),
+            "is_scored": is_scored,
             "accuracy": result.get("test_accuracy", last.get("test_accuracy")),
             "loss": last.get("train_loss"),
-            "curve": [value for value in accuracies if isinstance(value, float | int)][-200:],
+            "curve": [value for value in values if isinstance(value, float | int)][-200:],
         }
 
     def _state(self, process: str | None, records: list[dict[str, Any]], result: Mapping[str, Any]) -> str:

@@ -85,7 +85,7 @@ function draw() {
   if (!state.run) return;
   const { run, live } = state;
   const works = [
-    () => showAxis(panels.curves(run, live, state.axis)), () => panels.numbers(run, live), () => panels.sample(live, byId("order").checked),
+    () => showAxis(panels.curves(run, live, state.axis)), () => panels.numbers(run, live), () => panels.sample(run, live, byId("order").checked),
     () => panels.firing(live), () => panels.weights(live), () => panels.circuits(live), () => panels.health(run, live),
     () => panels.placement(live), () => panels.settings(run),
   ];

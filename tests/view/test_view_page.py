@@ -74,7 +74,7 @@ def test_every_panel_of_a_finished_run(page, serve, tmp_path):
     assert caption(page, "raster") == "first sample of the step, class 1: input 3 spikes, layer0 2 spikes"
     assert caption(page, "membranes") == "threshold = 1; measured and modelled differ by 0.22 rms"
     assert caption(page, "firing") == "1 silent and 1 saturated neurons in the last batch"
-    assert caption(page, "weights").startswith("1 matrices")
+    assert caption(page, "weights").startswith("1 matrix")
     assert "4 × 6, 12.5 % zero, 25.0 % at the limit ±63" in text(page, "#panel-weights .sub")
     assert caption(page, "chip") == (
         "chip W66F3: 10 of 64 circuits in use; 2 missed a target of the calibration, 1 of them in use"
@@ -137,7 +137,30 @@ def test_texts_of_files_stay_texts(page, serve, tmp_path):
     assert HOSTILE in text(page, ".remarks")
     assert page.value("document.querySelectorAll('img, main script').length") == 0
     assert "bad" not in page.value("document.title")
-    assert caption(page, "weights").startswith("1 matrices")  # a damaged panel leaves the others
+    assert caption(page, "weights").startswith("1 matrix")  # a damaged panel leaves the others
+
+
+def test_play_has_a_score(page, serve, tmp_path):
+    for name, score in (("a", 1.5), ("b", 2.5)):
+        run = write_run(tmp_path / "sweep" / name, is_live=False)
+        record = {
+            "epoch": 1,
+            "score": score,
+            "success": 0.25,
+            "output_spikes_per_trial": 7.0,
+            "trials_per_second": 80.0,
+        }
+        (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+        result = {"score": score, "best_score": 4, "environment": "pong", "backend": "emulator"}
+        (run / "result.json").write_text(json.dumps(result))
+    page.open(serve(run.parent))
+    page.wait("document.body.dataset.drawn")
+    assert caption(page, "runs") == "2 runs: 2 finished; best score 2.5 by b"
+    assert caption(page, "accuracy") == "reward of an action; last epoch 1.5 of 4"
+    assert caption(page, "spikes") == "7 per trial"
+    assert "trials per second; last epoch 80" in caption(page, "throughput")
+    assert "25.00 %success" in text(page, "#panel-numbers")
+    assert text(page, "#panel-loss .empty") == "rewards take the place of a loss"
 
 
 def test_hostile_runs_leave_the_page_standing(page, serve, tmp_path):
