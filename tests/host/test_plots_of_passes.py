@@ -182,7 +182,7 @@ def test_names_of_runs_are_no_formulas(tmp_path):
     figure = hx.plots.runs_figure(runs)
     figure.savefig(tmp_path / "runs.png")
     texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert texts == ["cost $x_{$, last 0.333", "_b, last 0.5"]
+    assert texts == ["cost $x_{$, last 0.333", "_b, last 0.333"]
     assert figure.axes[2].texts[0].get_text() == "not recorded"
 
 
