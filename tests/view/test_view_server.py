@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from hostile import CONTENTS, NAMES, SECRET, TOKEN, attack, hostile_folder, raw, serving, settled, slow_clients
 from run_folders import write_run
 
+from hxtrain.experiments.view import parse
 from hxtrain.view import server as module
 from hxtrain.view.config import ViewConfig
 from hxtrain.view.server import STATIC, ViewServer
@@ -115,6 +117,26 @@ def test_requests_that_no_browser_sends_for_this_page(server, request_text, stat
     assert b"finished" not in answer
     assert b"%d " % status in answer.splitlines()[0]  # an answer to HTTP/0.9 has no status line
     assert ask(server, "/runs")[0] == 200
+
+
+def test_addresses_of_ipv6_and_of_all_interfaces(folder):
+    if socket.has_ipv6:
+        with serving(folder, host="::1") as server:
+            assert server.url == f"http://[::1]:{server.server_address[1]}/"
+            with urllib.request.urlopen(server.url + "runs", timeout=5) as answer:
+                assert b'"name":"a"' in answer.read()
+    with serving(folder, host="0.0.0.0") as server:
+        assert server.url.startswith(f"http://{socket.gethostname()}:")
+        assert ask(server, "/runs")[0] == 403
+        _, _, body = ask(server, "/runs", host="evil.example")
+        assert body == f"421 Misdirected Request: open {server.address}\n".encode()
+
+
+def test_a_folder_of_a_sweep_may_look_like_a_setting(tmp_path):
+    run = write_run(tmp_path / "lr=0.1,seed=2")
+    assert parse([str(run), "port=80"]) == (run, ViewConfig(port=80))
+    with pytest.raises(ValueError, match=r"lr is no setting of hxtrain view"):
+        parse(["lr=0.1,seed=3"])
 
 
 def test_a_host_of_another_port_is_a_tunnel(server):
