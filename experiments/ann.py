@@ -21,6 +21,7 @@ def _train(config: DictConfig) -> None:
     settings = typed_settings(config)
     folder = run_directory()
     progress = Progress(settings.trainer.progress)
+    settings.view.serve &= not in_sweep()  # one `hxtrain view` shows all runs
     work = complete_ann if in_sweep() else train_ann
     result = work(settings, folder, command_line(), progress, sweep_name())
     progress.show(

@@ -19,6 +19,7 @@ from .benchmark import (
     bench_recurrent,
     bench_rules,
     bench_scale,
+    bench_snapshots,
     bench_speed,
     link_rows,
     plot_scale,
@@ -26,9 +27,11 @@ from .benchmark import (
     pool_rows,
     rule_rows,
     scale_rows,
+    snapshot_rows,
     speed_rows,
     timing_rows,
 )
+from .benchmark.snapshots import BATCH
 from .command import command
 from .folders import own_directory
 
@@ -120,6 +123,12 @@ def _pool(config: BenchConfig) -> Outcome:
     return Outcome("short runs in a pool of chips", columns, pool_rows(timings), failures)
 
 
+def _snapshots(config: BenchConfig) -> Outcome:
+    timings = bench_snapshots(config, run_directory(), command_line())
+    columns = ("network", "device", "step", "snapshot", "size", "written", "share of the time", "ratio of blocks")
+    return f"steps of {BATCH} samples, with and without snapshots", columns, snapshot_rows(timings)
+
+
 SUITES = {
     "speed": (_speed, "bench"),
     "recurrent": (_recurrent, "bench_recurrent"),
@@ -128,5 +137,6 @@ SUITES = {
     "remote": (_remote, "bench_link"),
     "rules": (_rules, "bench_rules"),
     "pool": (_pool, "bench_pool"),
+    "snapshots": (_snapshots, "bench_snapshots"),
 }
 """Suites by name, each with the name of its result files."""

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from hxtrain.commands.play import play
 from hxtrain.runs.progress import Progress
 
-from .app import command_line, guarded, run_directory, sweep_name, typed_settings, warn_without_effect
+from .app import command_line, guarded, in_sweep, run_directory, sweep_name, typed_settings, warn_without_effect
 from .command import command
 
 
@@ -22,6 +22,7 @@ def _play(config: DictConfig) -> None:
     folder = run_directory()
     warn_without_effect(settings.backend)
     progress = Progress(settings.trainer.progress)
+    settings.view.serve &= not in_sweep()  # one `hxtrain view` shows all runs
     result = play(settings, folder, command_line(), progress, sweep_name())
     progress.show(
         "score [bold]{}[/]{} in the last epochs, {} s in all",

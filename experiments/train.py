@@ -23,8 +23,7 @@ def _train(config: DictConfig) -> None:
     folder = run_directory()
     warn_without_effect(settings.backend)
     progress = Progress(settings.trainer.progress)
-    if in_sweep():
-        settings.view.serve = False  # one `hxtrain view` shows all runs
+    settings.view.serve &= not in_sweep()  # one `hxtrain view` shows all runs
     work = complete if in_sweep() else run
     result = work(with_teacher(settings, progress), folder, command_line(), progress, sweep_name())
     if not leads():

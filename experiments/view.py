@@ -30,7 +30,9 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{len(server.folder.runs())} runs in {server.folder.path}: {server.url}", flush=True)
+    count = len(server.folder.runs())
+    runs = f"{count} run{'' if count == 1 else 's'}{'' if server.folder.is_complete else ' and more'}"
+    print(f"{runs} in {server.folder.path}: {server.url}", flush=True)
     with suppress(KeyboardInterrupt):
         server.serve_forever(poll_interval=0.2)
     server.server_close()
@@ -49,7 +51,7 @@ def parse(words: list[str]) -> tuple[Path, ViewConfig]:
     for word in words:
         name, is_setting, value = word.partition("=")
         name = name.removeprefix("view.")
-        if not is_setting:
+        if not is_setting or (name not in names and Path(word).expanduser().exists()):  # a sweep has names with =
             folders.append(Path(word).expanduser())
         elif name not in names:
             raise ValueError(f"{name} is no setting of hxtrain view; it has {', '.join(names)}")

@@ -8,6 +8,7 @@ from .realism import bench_realism, timing_rows
 from .recurrent import bench_recurrent
 from .rules import bench_rules, rule_rows
 from .scale import bench_scale, scale_rows
+from .snapshots import bench_snapshots, snapshot_rows
 from .speed import bench_speed, speed_rows
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "bench_recurrent",
     "bench_rules",
     "bench_scale",
+    "bench_snapshots",
     "bench_speed",
     "link_rows",
     "plot_scale",
@@ -26,6 +28,7 @@ __all__ = [
     "pool_rows",
     "rule_rows",
     "scale_rows",
+    "snapshot_rows",
     "speed_rows",
     "timing_rows",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hxtrain.execution.config import ChipName
 
-SUITES = ("speed", "recurrent", "scale", "realism", "remote", "rules", "pool")
+SUITES = ("speed", "recurrent", "scale", "realism", "remote", "rules", "pool", "snapshots")
 
 
 @dataclass
@@ -16,14 +16,15 @@ class BenchConfig:
     Attributes:
         suite: `speed` (steps and answers, beside other libraries), `recurrent` (steps of a recurrent network, beside
             other libraries), `scale` (growth of costs), `realism` (cost of each
-            feature of an emulated chip), `remote` (cost of a chip server), `rules` (an epoch by each learning rule) or
-            `pool` (short runs in a pool of chips, in peace and with kills).
+            feature of an emulated chip), `remote` (cost of a chip server), `rules` (an epoch by each learning rule),
+            `pool` (short runs in a pool of chips, in peace and with kills) or `snapshots` (what the live view costs a
+            training).
         chip: Emulated chip, calibrated.
         rounds: Number of timings of every variant.
         batch: Samples per run (suite realism).
         threads: Torch threads (the emulated chip and the host's loops always use all cores).
         torch_device: Device of all arithmetic, including the emulated chip and other libraries; `cpu` or e.g. `cuda`
-            (suites speed and recurrent).
+            (suites speed, recurrent and snapshots).
         peers: Whether to time other installed libraries (suites speed and recurrent).
     """
 

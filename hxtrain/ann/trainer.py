@@ -130,6 +130,8 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
         place = (self.epoch, self.step)
         images = self.task.augment(intensities(self._train.samples[indices]), generator(self.seed, "augment", *place))
         labels = self.train.labels[indices].to(self.accelerator)
+        if self.snapshots is not None:
+            self.snapshots.prepare(self)
         with seeded(self.seed, "dropout", *place), watched_activations(self.task.model) as activations:
             logits = self.task.model(images.to(self.accelerator))
         loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
@@ -142,7 +144,12 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         correct = float((predictions(logits) == labels).sum())
-        self.sums.add(len(indices), value, correct, 0.0, time.perf_counter() - start)
+        elapsed = time.perf_counter() - start
+        self.sums.add(len(indices), value, correct, 0.0, elapsed)
+        if self.snapshots is not None:
+            count = len(indices)
+            values = {"loss": value, "accuracy": correct / count, "samples_per_second": count / elapsed}
+            self.snapshots.add(self, None, None, values)
 
     def _finish_epoch(self) -> None:
         data = self.task.data

@@ -21,9 +21,11 @@ from hxtrain.runs.randomness import seeded
 from hxtrain.trackers import TrackedRun, Tracker, require_trackers, tracked
 from hxtrain.training.config import AnnTrainerConfig
 from hxtrain.training.loop import CHECKPOINT
+from hxtrain.view.config import ViewConfig
 
 from .construction import torch_device
 from .identity import step_settings
+from .live import live_view
 from .result import outcome
 from .run_directory import finished, run_folder, write_config
 from .settings import check_parts
@@ -38,14 +40,17 @@ class AnnConfig:
 
     Attributes:
         seed: Seed of initial weights, data order, dropout and augmentation.
+        live: Whether to serve a page that shows the training while it runs, see `view`.
         tracker: Where the run is logged besides its directory, by name.
     """
 
     seed: int = 0
+    live: bool = False
     model: ModelConfig = field(default_factory=MLPConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: ImageAugmentation = field(default_factory=ImageAugmentation)
     trainer: AnnTrainerConfig = field(default_factory=AnnTrainerConfig)
+    view: ViewConfig = field(default_factory=ViewConfig)
     tracker: Dict[str, Tracker] = field(default_factory=dict)  # noqa: UP006
 
     def __post_init__(self) -> None:
@@ -79,7 +84,8 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress,
         progress.say(f"{model_name(type(config.model))} of {measured['parameters']} parameters on {data.title}")
         run = TrackedRun(folder.name, group, "", asdict(config), folder, trainer.steps_done, config.trainer.resume)
         with tracked(run, config.tracker, progress) as tracking:
-            trainer.fit()
+            with live_view(config.live, config.view, trainer, task.model, folder, progress):
+                trainer.fit()
             measured["notes"] = progress.remarks[n_previous_remarks:]
             result = outcome(trainer, data, IDENTITY, command, time.perf_counter() - start, measured)
             write_json(folder / "result.json", result)

@@ -25,9 +25,11 @@ from hxtrain.trackers import TrackedRun, Tracker, require_trackers, tracked
 from hxtrain.training.config import PlayerConfig
 from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.play import Exhibition, Player, PlayTask
+from hxtrain.view.config import ViewConfig
 
 from .construction import attached, introduce_network, torch_device
 from .identity import device_entries, device_identity, step_settings
+from .live import live_view
 from .recorded_chip import at_recorded_chip
 from .result import all_notes, optional_plots, save_weights
 from .run_directory import run_folder, write_config
@@ -45,10 +47,12 @@ class PlayConfig:
 
     Attributes:
         seed: Seed of initial weights, noise and games.
+        live: Whether to serve a page that shows the training while it runs, see `view`.
         tracker: Where the run is logged besides its directory, by name.
     """
 
     seed: int = 0
+    live: bool = False
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
     environment: Environment = field(default_factory=Pong)
@@ -59,6 +63,7 @@ class PlayConfig:
         default_factory=lambda: {"clamp": Clamp(), "excitatory": Excitatory()}
     )
     trainer: PlayerConfig = field(default_factory=PlayerConfig)
+    view: ViewConfig = field(default_factory=ViewConfig)
     tracker: Dict[str, Tracker] = field(default_factory=dict)  # noqa: UP006
 
     def __post_init__(self) -> None:
@@ -113,7 +118,8 @@ def _play(config: PlayConfig, folder: Path, command: str, progress: Progress, gr
         introduce_network(progress, net, f"in {name} by {config.rule.name}", identity)
         run = TrackedRun(folder.name, group, "", asdict(config), folder, player.steps_done, config.trainer.resume)
         with tracked(run, config.tracker, progress, net) as tracking:
-            player.fit()
+            with live_view(config.live, config.view, player, net, folder, progress):
+                player.fit()
             games = player.games()
             outcome = {
                 **_scores(player),

@@ -129,7 +129,7 @@ def _run(
             folder.name, group, "", asdict(config), folder, steps_done(trainer), config.trainer.resume
         )
         with tracked(tracked_run, config.tracker, progress, net) as tracking:
-            with live_view(config.live, config.view, trainer, folder, progress):
+            with live_view(config.live and members.leads, config.view, trainer, net, folder, progress):
                 final = train(trainer)
             if isinstance(trainer, SequenceTrainer):
                 progress.table("test accuracy (%)", *trainer.matrix.table())

@@ -60,5 +60,5 @@ def decision_figure(curves: Mapping[str, DecisionCurve]) -> Figure:
     axes.set(xlabel="time (µs)", ylabel="accuracy (%)")
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=9, frameon=False, loc="lower right")
+    style.verbatim(*axes.legend(fontsize=9, frameon=False, loc="lower right").get_texts())
     return figure

@@ -25,10 +25,18 @@ CURVES = (
     ("hidden_spikes_per_sample", "hidden spikes per sample", 1.0, "{:.1f}"),
 )
 """Entry of a record, label, factor and format of each panel."""
+PLAY_CURVES = (
+    ("score", "mean reward of an action", 1.0, "{:.2f}"),
+    ("success", "success (%)", 100.0, "{:.1f} %"),
+    ("output_spikes_per_trial", "output spikes per trial", 1.0, "{:.1f}"),
+)
+"""The same of runs that play."""
 
 
 def runs_figure(runs: Mapping[str, str | Path]) -> Figure:
     """Draw the learning curves of runs, finished or not, and list the settings in which they differ.
+
+    Runs that play have scores instead.
 
     Args:
         runs: Run directory of each run, by the name to show: `{"calibrated": "outputs/a", "ideal": "outputs/b"}`.
@@ -45,8 +53,9 @@ def runs_figure(runs: Mapping[str, str | Path]) -> Figure:
     text = _table(list(runs), rows)
     lines = text.count("\n") + 1
     figure = style.new_figure(13, 4.2 + 0.19 * lines)
-    grid = figure.add_gridspec(2, len(CURVES), height_ratios=[3.6, 0.2 + 0.19 * lines])
-    for column, (key, label, factor, form) in enumerate(CURVES):
+    curves = PLAY_CURVES if all("score" in record for part in records.values() for record in part) else CURVES
+    grid = figure.add_gridspec(2, len(curves), height_ratios=[3.6, 0.2 + 0.19 * lines])
+    for column, (key, label, factor, form) in enumerate(curves):
         axes = figure.add_subplot(grid[0, column])
         for index, name in enumerate(runs):
             colour = COLOURS[index % len(COLOURS)]
@@ -55,7 +64,9 @@ def runs_figure(runs: Mapping[str, str | Path]) -> Figure:
         style.integer_ticks(axes.xaxis)
         axes.grid(alpha=0.3)
         if axes.lines:
-            axes.legend(fontsize=8)
+            style.verbatim(*axes.legend(handles=axes.lines, fontsize=8).get_texts())  # names with _ in front, too
+        else:
+            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="dimgrey")
     _write(figure.add_subplot(grid[1, :]), text)
     return figure
 
@@ -80,4 +91,4 @@ def _table(names: list[str], rows: Mapping[str, list[Any]]) -> str:
 
 def _write(axes: Axes, text: str) -> None:
     axes.set_axis_off()
-    axes.text(0.0, 1.0, text, transform=axes.transAxes, va="top", family="monospace", fontsize=8)
+    style.verbatim(axes.text(0.0, 1.0, text, transform=axes.transAxes, va="top", family="monospace", fontsize=8))

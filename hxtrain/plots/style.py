@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # it takes longer to import than all the rest, and many comma
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 DPI = 120
 BLUE = "#0072B2"
@@ -52,6 +53,12 @@ def _notebook_figure() -> type[Figure]:
             return content.getvalue()
 
     return NotebookFigure
+
+
+def verbatim(*texts: Text) -> None:
+    """Show texts as they are: matplotlib would read formulas between the dollars of names, and fail over halves."""
+    for text in texts:
+        text.set_parse_math(False)
 
 
 def array(tensor: Tensor) -> NDArray[np.float64]:

@@ -234,6 +234,7 @@ def confusion_figure(matrix: Tensor, classes: Sequence[str]) -> Figure:
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.85)
     axes.set_xticks(range(size), list(classes))
     axes.set_yticks(range(size), list(classes))
+    style.verbatim(*axes.get_xticklabels(), *axes.get_yticklabels())
     if max(map(len, classes)) > 3:
         for name in axes.get_xticklabels():
             name.set(rotation=45, ha="right", rotation_mode="anchor")
@@ -307,7 +308,13 @@ def _draw_histogram(axes: Axes, values: NDArray[np.float64], weight_max: int) ->
 
 
 def transfer_figure(accuracy: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Return a matrix of accuracies `accuracy[trained][evaluated]`; the cells hold percent."""
+    """Return a matrix of accuracies `accuracy[trained][evaluated]`; the cells hold percent.
+
+    Raises:
+        ValueError: There are no accuracies.
+    """
+    if not accuracy or not all(accuracy.values()):
+        raise ValueError("no accuracies to plot; give at least one, such as {'W66F3': {'W62F0': 0.9}}")
     rows = list(accuracy)
     columns = list(next(iter(accuracy.values())))
     values = np.array([[100 * accuracy[row][column] for column in columns] for row in rows])

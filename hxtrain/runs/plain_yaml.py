@@ -6,6 +6,9 @@ import yaml
 
 from .plain import DEEPEST
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Loader of plain values: that of libyaml where PyYAML has it, which is 20 times as fast."""
+
 
 def check_yaml(text: str | bytes) -> None:
     """Refuse a YAML text that no run writes, before its values are made.
@@ -15,7 +18,7 @@ def check_yaml(text: str | bytes) -> None:
         yaml.YAMLError: The text is no YAML.
     """
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=LOADER):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError("it has YAML aliases, which no run writes")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

@@ -22,6 +22,7 @@ from hxtrain.runs.versions import versions, warn_of_versions
 
 from .config import CourseConfig, LoopConfig
 from .schedule import learning_rate
+from .snapshots import Snapshots
 
 CHECKPOINT = "checkpoint.pt"
 NO_FOLDER = "without a run directory nothing is saved: give folder=..."
@@ -55,6 +56,7 @@ class Loop(ABC, Generic[Config]):
         epoch: Number of finished epochs.
         step: Number of finished steps in the current epoch.
         sums: Sums over the current epoch.
+        snapshots: Writer of snapshots for the live view; None: none are written.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Loop(ABC, Generic[Config]):
         self.epoch = 0
         self.step = 0
         self.sums = sums
+        self.snapshots: Snapshots | None = None
         self._prepared = False
         self._stop = threading.Event()
 

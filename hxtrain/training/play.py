@@ -270,13 +270,24 @@ class Player(NetworkLoop[PlayerConfig]):
         noise = generator(self.seed, "observe", self.epoch, self.step)
         spikes = self._observed(self.environment, noise, self.epoch)
         batch = Batch(spikes, self.environment.state(), self.masks)
+        if self.snapshots is not None:
+            self.snapshots.prepare(self)
         step = learn(net, self.rule, self.optimizer, batch, self.constraints)
         outcome = self._act(self.environment, step.activity, generator(self.seed, "act", self.epoch, self.step))
         counts = _output_counts(step.activity)
         metrics = {name: step.metrics[name] for name in self.rule.metrics}
         if self._is_saved(self.epoch + 1):
             self.progress.measured(self, step.activity)
-        self.sums.take(outcome, -step.loss, float(counts.sum()), time.perf_counter() - start, metrics)
+        elapsed = time.perf_counter() - start
+        self.sums.take(outcome, -step.loss, float(counts.sum()), elapsed, metrics)
+        if self.snapshots is not None:
+            episodes = len(counts)
+            values = {
+                "score": float(outcome.scores.float().mean()),
+                "output_spikes_per_trial": float(counts.sum()) / episodes,
+                "trials_per_second": episodes / elapsed,
+            }
+            self.snapshots.add(self, step.activity, None, values)
         self._report_health(step.activity.health)
 
     def _observed(self, environment: Environment, source: torch.Generator, epoch: int | None) -> Spikes:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hxtrain.backends.files import replacing
 from hxtrain.execution import Device, device_of
@@ -62,7 +62,7 @@ class Snapshots:
 
     Args:
         folder: Run directory.
-        net: Network that is trained.
+        net: Network that is trained; of an artificial one, a snapshot has the steps and the weights.
         warn: Receiver of a warning if a snapshot fails; it is called once.
         remarks: Warnings of the run so far, which snapshots repeat.
         clock: Clock for the costs of snapshots (s).
@@ -71,7 +71,7 @@ class Snapshots:
     def __init__(
         self,
         folder: Path,
-        net: Network,
+        net: nn.Module,
         warn: Callable[[str], None],
         remarks: Sequence[str] = (),
         clock: Callable[[], float] = time.perf_counter,
@@ -82,25 +82,30 @@ class Snapshots:
         self._remarks = remarks
         self._clock = clock
         self._next = -math.inf
+        self._copying = 0.0
         self._has_failed = False
         self._steps: deque[dict[str, float | None]] = deque(maxlen=STEPS)
         self._fixed: dict[str, Any] | None = None
-        self._weights: list[Tensor] | None = None
+        self._weights: dict[str, Tensor] | None = None
 
     def prepare(self, course: Course) -> None:
         """Copy the weights before a step that ends with a snapshot: its spikes follow from these."""
         self._weights = None
         is_last = course.epoch + 1 == course.epochs and course.step + 1 == course.steps_per_epoch
-        if is_last or self._clock() >= self._next:
-            self._weights = [weight.detach().clone() for weight in self._net.effective_weights()]
+        start = self._clock()
+        if is_last or start >= self._next:
+            self._weights = {name: weight.detach().clone() for name, weight in _weights(self._net).items()}
+            self._copying = self._clock() - start
 
-    def add(self, course: Course, activity: Activity, labels: Tensor, values: Mapping[str, float | None]) -> None:
+    def add(
+        self, course: Course, activity: Activity | None, labels: Tensor | None, values: Mapping[str, float | None]
+    ) -> None:
         """Take note of a finished step, and write a snapshot if it is due; no error leaves this method.
 
         Args:
             course: Training, before its count of the step.
-            activity: Activity of the step.
-            labels: True classes of its samples `[B]`.
+            activity: Activity of the step; None for an artificial network.
+            labels: True classes of its samples `[B]`; None for samples without.
             values: Numbers of the step, such as its loss, by name.
         """
         self._steps.append({"step": course.epoch * course.steps_per_epoch + course.step + 1, **values})
@@ -115,16 +120,16 @@ class Snapshots:
             self._has_failed = True
         self._weights = None
         end = self._clock()
-        cost = 0.0 if self._next == -math.inf else end - start
+        cost = 0.0 if self._next == -math.inf else end - start + self._copying
         self._next = end + max(INTERVAL, cost / SHARE)
 
     @torch.no_grad()
-    def _write(self, course: Course, activity: Activity, labels: Tensor, weights: Sequence[Tensor]) -> None:
-        device = device_of(self._net)
+    def _write(
+        self, course: Course, activity: Activity | None, labels: Tensor | None, weights: Mapping[str, Tensor]
+    ) -> None:
+        device = device_of(self._net) if isinstance(self._net, Network) else None
         if self._fixed is None:
-            self._fixed = _fixed(self._net, device)
-        firing = neuron_firing(self._net, activity)
-        represented = weights if activity.cost is None else self._net.runner.representable(list(weights))
+            self._fixed = _fixed(device)
         content = {
             "format": FORMAT,
             "written": time.time(),
@@ -133,9 +138,8 @@ class Snapshots:
             "step": course.step + 1,
             "steps_per_epoch": course.steps_per_epoch,
             "steps": _columns(self._steps),
-            "sample": _sample(pass_sample(self._net, activity, 0, represented), int(labels[0])),
-            "weights": _matrices(self._net, device, weights),
-            "firing": [_firing(layer) for layer in firing],
+            **_passed(self._net, activity, labels, list(weights.values())),
+            "weights": _matrices(device, weights),
             "remarks": list(self._remarks)[-20:],
             **self._fixed,
         }
@@ -143,7 +147,24 @@ class Snapshots:
             file.write(json.dumps(content, allow_nan=False, separators=(",", ":")).encode())
 
 
-def _fixed(net: Network, device: Device | None) -> dict[str, Any]:
+def _weights(net: nn.Module) -> dict[str, Tensor]:
+    """Return the matrices of a network by name; filters are rows."""
+    if isinstance(net, Network):
+        return dict(zip((p.name for p in net.projections), net.effective_weights(), strict=True))
+    named = net.named_parameters()
+    return {f"module {name.removesuffix('.weight')}": values.flatten(1) for name, values in named if values.dim() > 1}
+
+
+def _passed(net: nn.Module, activity: Activity | None, labels: Tensor | None, weights: list[Tensor]) -> dict[str, Any]:
+    """Return one sample of a pass, and the firing of all; nothing of an artificial network, which does not spike."""
+    if activity is None or not isinstance(net, Network):
+        return {"sample": None, "firing": []}
+    represented = weights if activity.cost is None else net.runner.representable(weights)
+    sample = _sample(pass_sample(net, activity, 0, represented), None if labels is None else int(labels[0]))
+    return {"sample": sample, "firing": [_firing(layer) for layer in neuron_firing(net, activity)]}
+
+
+def _fixed(device: Device | None) -> dict[str, Any]:
     """Return what a training does not change: placement and chip."""
     if device is None or device.plan is None:
         return {"placement": [], "chip": None}
@@ -175,7 +196,7 @@ def _plain(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
-def _sample(sample: PassSample, label: int) -> dict[str, Any]:
+def _sample(sample: PassSample, label: int | None) -> dict[str, Any]:
     trains = []
     for train in sample.trains:
         times = train.times[:SPIKES]
@@ -214,17 +235,22 @@ def _membranes(membranes: Membranes) -> dict[str, Any]:
 
 
 def _rounded(values: Tensor, digits: int) -> Any:
-    return np.nan_to_num(np.round(values.double().cpu().numpy(), digits)).tolist()
+    """Return the rounded numbers as a list; None for one that is not finite."""
+    numbers = np.round(values.double().cpu().numpy(), digits)
+    is_finite = np.isfinite(numbers)
+    if not is_finite.all():
+        numbers = numbers.astype(object)
+        numbers[~is_finite] = None
+    return numbers.tolist()
 
 
-def _matrices(net: Network, device: Device | None, weights: Sequence[Tensor]) -> list[dict[str, Any]]:
+def _matrices(device: Device | None, weights: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     """Return each matrix of weights as an image of bytes, -127 to 127 for the limits, and as a histogram."""
-    names = [projection.name for projection in net.projections]
     if device is None or device.plan is None:
-        matrices = {name: weight.detach() for name, weight in zip(names, weights, strict=True)}
+        matrices = dict(weights)
         limit = None
     else:
-        matrices = device.plan.quantise(list(weights))[0]
+        matrices = device.plan.quantise(list(weights.values()))[0]
         limit = device.plan.capabilities.weight_max
     images = []
     for name, matrix in matrices.items():

@@ -42,7 +42,6 @@ from .network_loop import DeviceLostError, NetworkLoop
 from .parallel import ALONE, Team
 from .selection import Selection, Snapshot
 from .shares import StepSums, shared_part, step_sums
-from .snapshots import Snapshots
 from .task import Task
 
 
@@ -107,7 +106,6 @@ class Trainer(NetworkLoop[TrainerConfig]):
         self._step_metrics: dict[str, float] = {}
         self._warn(optimizer_warnings(self.rule, chosen))
         self._diagnosis = StepDiagnosis()
-        self.snapshots: Snapshots | None = None
         self._set_up()
 
     def _set_up(self) -> None:

@@ -27,6 +27,8 @@ END = b"end\n"
 """What the training says when it ends in order."""
 LAST_LOOK = 2.0
 """Time for pages to get the last state after an end in order (s)."""
+START = 60.0
+"""Time in which the server must have started (s); the imports may come over a network."""
 PATIENCE = 60.0
 """Time without a page after which the server of a killed training ends (s)."""
 
@@ -41,23 +43,45 @@ def companion(folder: Path, config: ViewConfig, warn: Callable[[str], None]) -> 
     paths = os.pathsep.join(path for path in sys.path if path)
     words = [sys.executable, "-c", CODE, str(folder.absolute()), json.dumps(asdict(config))]
     root = os.path.abspath(os.sep)  # a folder in which no module hides one of the library
-    process = subprocess.Popen(
-        words,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+    except OSError as error:
+        warn(f"the live view did not start: {error}; the training goes on")
+        yield None
+        return
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        line = process.stdout.readline().decode(errors="replace").strip()
-        if not line.startswith("http://"):
-            warn(f"the live view did not start: {line or 'its process ended'}; the training goes on")
-        yield line if line.startswith("http://") else None
+        url, reason = _first_words(process, process.stdout)
+        if url is None:
+            warn(f"the live view did not start: {reason}; the training goes on")
+        yield url
     finally:
         _end(process, process.stdin)
+        process.stdout.close()
+
+
+def _first_words(process: subprocess.Popen[bytes], pipe: IO[bytes]) -> tuple[str | None, str]:
+    """Return the address that a server tells, or None and the reason for which it tells none."""
+    late = threading.Timer(START, process.kill)
+    late.daemon = True
+    late.start()
+    try:
+        line = pipe.readline().decode(errors="replace").strip()
+        if line.startswith("http://"):
+            return line, ""
+        lines = [line, *pipe.read().decode(errors="replace").split("\n")]  # a traceback ends with its error
+    finally:
+        late.cancel()
+    words = [text.strip() for text in lines if text.strip()]
+    return None, words[-1] if words else f"its process ended, or was silent for {START:.0f} s"
 
 
 def _end(process: subprocess.Popen[bytes], pipe: IO[bytes]) -> None:
@@ -83,8 +107,16 @@ def main() -> None:
         print(error, flush=True)
         return
     print(server.url, flush=True)
+    _leave_output()
     threading.Thread(target=_watch, args=(server, sys.stdin.buffer), daemon=True).start()
     server.serve_forever(poll_interval=0.2)
+
+
+def _leave_output() -> None:
+    """Write nothing into the pipe from here on: the training reads one line of it."""
+    with open(os.devnull, "w", encoding="utf-8") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
 
 
 def _watch(server: ViewServer, pipe: IO[bytes]) -> None:

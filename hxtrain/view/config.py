@@ -47,6 +47,14 @@ class ViewConfig:
         except ValueError:
             return self.host == "localhost"
 
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether the server listens at all addresses of the machine, of which none is in `host`."""
+        try:
+            return ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
+
     def secret(self) -> str | None:
         """Return the token, or a new one if the address needs one; None for a loopback address without a token."""
         return self.token or (None if self.is_local else secrets.token_urlsafe(24))

@@ -30,10 +30,10 @@ export function seconds(value) {
   return value < 120 ? `${number(value)} s` : `${number(value / 60)} min`;
 }
 
-function ticks(low, high, count) {
-  const raw = (high - low) / count;
+function ticks(low, high, count, isWhole = false) {
+  const raw = Math.max((high - low) / count, isWhole ? 1 : 0);
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= raw) ?? 10);
+  const step = power * ((isWhole ? [1, 2, 5, 10] : [1, 2, 2.5, 5, 10]).find((factor) => factor * power >= raw) ?? 10);
   const values = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-6; k++) values.push(Number((k * step).toPrecision(12)));
   return values;
@@ -51,13 +51,29 @@ export function empty(holder, text) {
   holder.replaceChildren(element("div", { class: "empty" }, text));
 }
 
+const [LEFT, RIGHT, LETTER] = [46, 12, 6.2]; // px: margins of a chart, and the usual width of a letter
+
+// Places of the keys of named series, in as many lines as they need.
+function placedKeys(series, title, width) {
+  const start = LEFT + (title ? title.length * LETTER + 8 : 0);
+  let [x, line] = [start, 0];
+  return series.filter((one) => one.name).map((one) => {
+    const size = 31 + one.name.length * LETTER;
+    if (x > start && x + size - 12 > width - RIGHT) [x, line] = [start, line + 1];
+    const place = { x, line, one };
+    x += size;
+    return place;
+  });
+}
+
 // series: [{name, colour, points: [[x, y]], width, opacity, dots, dash}]; lines: [y] horizontal marks
 export function lineChart(holder, series, options = {}) {
   const drawn = series.map((one) => ({ ...one, points: thinned(finite(one.points)) })).filter((one) => one.points.length);
   if (!drawn.length) return empty(holder, options.empty ?? "nothing yet");
   const width = Math.max(holder.clientWidth || 600, 160);
   const height = Math.max(holder.clientHeight || 200, 80);
-  const margin = { left: 46, right: options.keys === false ? 10 : 12, top: 18, bottom: 30 };
+  const keys = options.keys === false ? [] : placedKeys(drawn, options.keyTitle ?? "", width);
+  const margin = { left: LEFT, right: RIGHT, top: 18 + 14 * (keys.at(-1)?.line ?? 0), bottom: 30 };
   const all = drawn.flatMap((one) => one.points);
   let [x0, x1] = options.x ?? [Math.min(...all.map((p) => p[0])), Math.max(...all.map((p) => p[0]))];
   let [y0, y1] = [Math.min(...all.map((p) => p[1])), Math.max(...all.map((p) => p[1]))];
@@ -74,7 +90,7 @@ export function lineChart(holder, series, options = {}) {
     svg.append(shape("line", { class: "gridline", x1: margin.left, x2: width - margin.right, y1: py(y), y2: py(y) }));
     svg.append(shape("text", { x: margin.left - 7, y: py(y) + 4, "text-anchor": "end" }, options.format ? options.format(y) : number(y)));
   }
-  for (const x of ticks(x0, x1, Math.max(2, Math.floor(width / 110)))) {
+  for (const x of ticks(x0, x1, Math.max(2, Math.floor(width / 80)), options.isWhole)) {
     svg.append(shape("text", { x: px(x), y: height - margin.bottom + 15, "text-anchor": "middle" }, options.formatX ? options.formatX(x) : number(x)));
   }
   svg.append(shape("line", { class: "axis", x1: margin.left, x2: width - margin.right, y1: height - margin.bottom, y2: height - margin.bottom }));
@@ -82,7 +98,11 @@ export function lineChart(holder, series, options = {}) {
   for (const y of options.lines ?? []) {
     if (y >= y0 && y <= y1) svg.append(shape("line", { x1: margin.left, x2: width - margin.right, y1: py(y), y2: py(y), stroke: colour("soft"), "stroke-dasharray": "2 3" }));
   }
-  let keyX = margin.left;
+  if (keys.length && options.keyTitle) svg.append(shape("text", { x: LEFT, y: 10 }, options.keyTitle));
+  for (const { x, line, one } of keys) {
+    svg.append(shape("line", { x1: x, x2: x + 14, y1: 6 + 14 * line, y2: 6 + 14 * line, stroke: one.colour, "stroke-width": 3, "stroke-opacity": one.opacity ?? 1 }));
+    svg.append(shape("text", { x: x + 19, y: 10 + 14 * line }, one.name));
+  }
   for (const one of drawn) {
     const path = one.points.map(([x, y], index) => `${index ? "L" : "M"}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("");
     svg.append(shape("path", {
@@ -91,11 +111,6 @@ export function lineChart(holder, series, options = {}) {
     }));
     if (one.dots !== false && one.points.length <= 60) {
       for (const [x, y] of one.points) svg.append(shape("circle", { cx: px(x), cy: py(y), r: one.points.length === 1 ? 4 : 2.6, fill: one.colour }));
-    }
-    if (options.keys !== false && one.name) {
-      svg.append(shape("line", { x1: keyX, x2: keyX + 14, y1: 6, y2: 6, stroke: one.colour, "stroke-width": 3, "stroke-opacity": one.opacity ?? 1 }));
-      svg.append(shape("text", { x: keyX + 19, y: 10 }, one.name));
-      keyX += 34 + one.name.length * 6.2;
     }
   }
   hover(svg, holder, drawn, px, py, margin, height, options);

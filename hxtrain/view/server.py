@@ -10,6 +10,7 @@ import gzip
 import hmac
 import ipaddress
 import json
+import select
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from io import BufferedIOBase
+from socketserver import TCPServer
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -35,6 +37,8 @@ POLL = 0.4
 """Time between two looks at the files (s)."""
 PULSE = 10.0
 """Time after which a stream without news shows that it is alive (s)."""
+LOST = 30.0
+"""Time without an acknowledgement after which the client of a stream counts as gone (s), where the system can tell."""
 LEAST_ZIPPED = 2000
 """Length from which an answer is compressed (bytes)."""
 STATIC = {
@@ -70,6 +74,7 @@ class ViewServer(ThreadingHTTPServer):
     Attributes:
         folder: See above.
         token: Token that requests must name; None: none.
+        address: Address of the page, without the token.
         url: Address of the page.
         streams: Number of open streams.
     """
@@ -97,9 +102,15 @@ class ViewServer(ThreadingHTTPServer):
                 f"view.host={config.host} view.port={config.port}: {error.strerror or error}; name another port, or 0 "
                 "for a free one"
             ) from error
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        query = "" if self.token is None else f"?token={self.token}"
-        self.url = f"http://{host}:{self.server_address[1]}/{query}"
+        host = socket.gethostname() if config.is_everywhere else config.host
+        host = f"[{host}]" if ":" in host else host
+        self.address = f"http://{host}:{self.server_address[1]}/"
+        self.url = self.address if self.token is None else f"{self.address}?token={self.token}"
+
+    def server_bind(self) -> None:
+        """Bind the address; `http.server` would then ask for the full name of the host, and wait for an answer."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     def is_name(self, host: str) -> bool:
         """Return whether a Host header names this server: else a foreign page may have rebound its own name to it."""
@@ -211,7 +222,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_runs(self, number: str) -> None:
         """Send the table of runs."""
-        self._send_json({"folder": str(self.view.folder.path), "runs": self.view.folder.table()})
+        folder = self.view.folder
+        self._send_json({"folder": str(folder.path), "is_complete": folder.is_complete, "runs": folder.table()})
 
     def send_run(self, number: str) -> None:
         """Send what is known of a run besides its snapshot."""
@@ -238,6 +250,8 @@ class Handler(BaseHTTPRequestHandler):
         if not self.view.enter_stream():
             return self.send_error(503)
         try:
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # a client that vanished without a word
+                self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * LOST))
             self._headers("text/event-stream")
             self.wfile.write(b"retry: 1500\n\n")
             self._stream(number)
@@ -249,9 +263,8 @@ class Handler(BaseHTTPRequestHandler):
         last = time.monotonic()
         while True:
             is_last = self.view.is_ending.is_set()
-            run = self.view.folder.run(number)
-            runs = [(item.id, item.marks()) for item in self.view.folder.runs()]
-            marks = {"runs": hash(str(runs)), **(run.marks() if run else {})}
+            runs = self.view.folder.marks()
+            marks = {"runs": hash(str(runs)) % 2**50, **runs.get(number, {})}  # JavaScript has integers of 53 bits
             if marks != previous:
                 self.wfile.write(f"data: {json.dumps(marks)}\n\n".encode())
                 last = time.monotonic()
@@ -260,9 +273,14 @@ class Handler(BaseHTTPRequestHandler):
                 last = time.monotonic()
             self.wfile.flush()
             previous = marks
-            if is_last:
+            if is_last or self._is_left():
                 return
             self.view.is_ending.wait(POLL + 0.004 * len(runs))
+
+    def _is_left(self) -> bool:
+        """Return whether the client closed the connection; a stream without news would keep its place till a pulse."""
+        is_readable = bool(select.select([self.connection], [], [], 0)[0])
+        return is_readable and not self.connection.recv(1, socket.MSG_PEEK)
 
     def _send_json(self, value: Any) -> None:
         self._send(json.dumps(value, separators=(",", ":")).encode(), JSON)
@@ -292,7 +310,8 @@ class Handler(BaseHTTPRequestHandler):
         """Send an error without a word of the request."""
         self._cutter.cancel()
         self.close_connection = True
-        text = f"{code} {self.responses.get(code, ('', ''))[0]}\n".encode()
+        remedy = f": open {self.view.address}" if code == 421 else ""
+        text = f"{code} {self.responses.get(code, ('', ''))[0]}{remedy}\n".encode()
         self._headers("text/plain; charset=utf-8", len(text), code=code)
         if getattr(self, "command", None) != "HEAD":
             self.wfile.write(text)

@@ -10,9 +10,12 @@ from omegaconf import OmegaConf
 from test_cli import TINY
 
 from hxtrain.execution.config import ChipName
+from hxtrain.experiments.benchmark import snapshots as snapshots_bench
 from hxtrain.experiments.benchmark.config import BenchConfig
 from hxtrain.experiments.benchmark.plot import plot_scale
 from hxtrain.experiments.benchmark.scale import Point, bench_scale
+from hxtrain.experiments.benchmark.snapshots import bench_snapshots, snapshot_rows
+from hxtrain.experiments.benchmark.workload import Workload
 from hxtrain.experiments.schema import register
 
 
@@ -93,6 +96,17 @@ def test_bench_times_steps_and_answers(tmp_path):
     assert all(0 < row["low"] <= row["middle"] <= row["high"] for row in record["speed"])
     assert record["processor"]
     assert (tmp_path / "b/bench.png").stat().st_size > 10_000
+
+
+def test_bench_measures_snapshots(tmp_path, monkeypatch):
+    monkeypatch.setattr(snapshots_bench, "BLOCK", 0.01)
+    monkeypatch.setattr(snapshots_bench, "RecurrentWorkload", Workload)
+    timings = bench_snapshots(BenchConfig(rounds=1), tmp_path, "test")
+    record = json.loads((tmp_path / "bench_snapshots.json").read_text())
+    assert len(timings) == len(record["snapshots"]) == 4
+    assert record["processor"]
+    assert all(timing.written >= 1 and timing.size > 10_000 and 0 < timing.share < 1 for timing in timings)
+    assert all(len(row) == 8 for row in snapshot_rows(timings))
 
 
 def test_bench_measures_growth(tmp_path):

@@ -160,8 +160,8 @@ def test_a_word_close_to_a_verb_is_recognised(word: str, verbs: list[str]) -> No
 def test_the_verbs_of_earlier_versions_have_an_alias_of_one_entry_point() -> None:
     points = metadata.distribution("hxtrain").entry_points.select(group="console_scripts")
     scripts = {point.name: point.value for point in points}
-    later = {"train", "play", "convert", "prune", "view", "pool", "nir"}
-    assert scripts.keys() == {"hxtrain", *(f"hxtrain-{verb}" for verb in VERBS.keys() - later)}
+    without_alias = {"train", "play", "convert", "prune", "view", "pool", "nir"}
+    assert scripts.keys() == {"hxtrain", *(f"hxtrain-{verb}" for verb in VERBS.keys() - without_alias)}
     assert set(scripts.values()) == {"hxtrain.experiments.main:main"}
 
 

@@ -20,6 +20,7 @@ from hxtrain.runs.progress import Progress
 from hxtrain.runs.randomness import seeded
 from hxtrain.training.config import AnnTrainerConfig
 from hxtrain.training.loop import TrainingInterrupt
+from hxtrain.view.config import ViewConfig
 
 
 def quiet():
@@ -93,9 +94,14 @@ def test_an_interrupted_run_resumes_to_the_very_same_weights(tmp_path, mocker, m
     with pytest.raises(TrainingInterrupt, match="interrupted in epoch 2, which is run anew"):
         train_ann(config, broken, "test", quiet())
     mocker.stop(patch)
-    resumed = replace(config, trainer=replace(config.trainer, resume=True))
+    trainer = replace(config.trainer, resume=True)
+    resumed = replace(config, trainer=trainer, live=True, view=ViewConfig(serve=False))
     result = train_ann(resumed, broken, "test", quiet())
     assert result["epochs"] == 3
+    snapshot = json.loads((broken / "live.json").read_text())
+    assert snapshot["sample"] is None
+    assert len(snapshot["steps"]["accuracy"]) == len(snapshot["steps"]["loss"]) > 0
+    assert all(len(matrix["shape"]) == 2 for matrix in snapshot["weights"])
     assert weights(whole).keys() == weights(broken).keys()
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(broken)[name]), name

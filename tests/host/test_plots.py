@@ -275,6 +275,7 @@ def test_confusion_survives_no_samples_and_many_classes(size: int) -> None:
         (lambda: plots.weights_figure({}, 63), "at least one projection"),
         (lambda: plots.weights_figure({"a": torch.full((1, 1), 64)}, 63), "a has a weight of magnitude 64"),
         (lambda: plots.confusion_figure(torch.zeros(2, 3), ["a", "b"]), r"\[2, 3\], 2 classes need \[2, 2\]"),
+        (lambda: plots.transfer_figure({}), r"no accuracies to plot"),
         (lambda: plots.confusion_figure(torch.zeros(2, 2), ["a"]), r"1 classes need \[1, 1\]"),
     ],
 )

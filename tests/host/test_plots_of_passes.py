@@ -176,6 +176,23 @@ def test_runs_side_by_side(tmp_path):
         hx.plots.runs_figure(runs)
 
 
+def test_names_of_runs_are_no_formulas(tmp_path):
+    runs = {"cost $x_{$": write_run(tmp_path / "a", 3, 1), "_b": write_run(tmp_path / "b", 2, 2)}
+    (tmp_path / "a/config.yaml").write_text("seed: '$n_{$'\n")
+    figure = hx.plots.runs_figure(runs)
+    figure.savefig(tmp_path / "runs.png")
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == ["cost $x_{$, last 0.333", "_b, last 0.333"]
+    assert figure.axes[2].texts[0].get_text() == "not recorded"
+
+
+def test_runs_that_play_have_scores(tmp_path):
+    run = write_run(tmp_path / "a", 1, 1)
+    (run / "metrics.jsonl").write_text('{"epoch": 1, "score": 2.0, "success": 0.5, "output_spikes_per_trial": 9.0}\n')
+    axes = hx.plots.runs_figure({"a": run}).axes
+    assert [float(panel.lines[0].get_ydata()[0]) for panel in axes[:3]] == [2.0, 50.0, 9.0]
+
+
 def test_every_public_figure_has_a_home():
     for name in hx.plots.__all__:
         assert getattr(hx.plots, name).__module__.startswith("hxtrain.plots.")

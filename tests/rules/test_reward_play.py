@@ -28,6 +28,7 @@ from hxtrain.training.config import PlayerConfig
 from hxtrain.training.loop import TrainingInterrupt
 from hxtrain.training.network_loop import DeviceLostError
 from hxtrain.training.play import Player, PlayTask
+from hxtrain.view.config import ViewConfig
 
 COURT: dict[str, Any] = {
     "positions": 20,
@@ -100,7 +101,14 @@ def test_an_interrupted_run_goes_on_bit_equally(tmp_path: Path, mocker: MockerFi
         play(config, tmp_path / "parts", "", quiet())
     content = state(tmp_path / "parts")
     assert content["epoch"] * environment.moves + content["step"] == moves
-    resumed = play(replace(config, trainer=replace(config.trainer, resume=True)), tmp_path / "parts", "", quiet())
+    trainer = replace(config.trainer, resume=True)
+    watched = replace(config, trainer=trainer, live=True, view=ViewConfig(serve=False))
+    resumed = play(watched, tmp_path / "parts", "", quiet())
+    snapshot = json.loads((tmp_path / "parts/live.json").read_text())
+    assert snapshot["steps"]["score"]
+    assert snapshot["sample"]["label"] is None
+    assert [train["name"] for train in snapshot["sample"]["trains"]] == ["input", "layer0"]
+    assert snapshot["chip"]["populations"] == ["layer0"]
     assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     for name in ("score", "hits", "misses", "score_without_noise", "game_score", "epochs"):
         assert resumed[name] == expected[name]

@@ -39,7 +39,23 @@ def test_a_server_that_cannot_start_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CODE", "print('port 80: Permission denied')")
     with companion(tmp_path, ViewConfig(), warnings.append) as url:
         assert url is None
-    assert warnings == ["the live view did not start: port 80: Permission denied; the training goes on"]
+    monkeypatch.setattr(module, "CODE", "raise ValueError('no such module')")
+    with companion(tmp_path, ViewConfig(), warnings.append) as url:
+        assert url is None
+    monkeypatch.setattr(module, "CODE", "import time; time.sleep(60)")
+    monkeypatch.setattr(module, "START", 0.2)
+    with companion(tmp_path, ViewConfig(), warnings.append) as url:
+        assert url is None
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "absent"))
+    with companion(tmp_path, ViewConfig(), warnings.append) as url:
+        assert url is None
+    reasons = [text.removeprefix("the live view did not start: ") for text in warnings]
+    assert [text.removesuffix("; the training goes on") for text in reasons[:3]] == [
+        "port 80: Permission denied",
+        "ValueError: no such module",
+        "its process ended, or was silent for 0 s",
+    ]
+    assert "No such file" in reasons[3]
 
 
 @pytest.mark.parametrize("text", [b"end\n", b""])

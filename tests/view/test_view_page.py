@@ -3,10 +3,12 @@
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, browser
+from hostile import hostile_folder
 from run_folders import snapshot, write_run
 
 from hxtrain.runs.holder import LOCK
@@ -68,11 +70,11 @@ def test_every_panel_of_a_finished_run(page, serve, tmp_path):
     assert page.value("document.getElementById('panel-loss').dataset.points") == "43"
     assert caption(page, "accuracy") == "test 79.00 %, training 80.00 %"
     assert caption(page, "spikes") == "23 per sample"
-    assert caption(page, "throughput") == "900 samples per second"
+    assert caption(page, "throughput") == "samples per second; last epoch 1,000, last step 900"
     assert caption(page, "raster") == "first sample of the step, class 1: input 3 spikes, layer0 2 spikes"
     assert caption(page, "membranes") == "threshold = 1; measured and modelled differ by 0.22 rms"
     assert caption(page, "firing") == "1 silent and 1 saturated neurons in the last batch"
-    assert caption(page, "weights").startswith("1 matrices")
+    assert caption(page, "weights").startswith("1 matrix")
     assert "4 × 6, 12.5 % zero, 25.0 % at the limit ±63" in text(page, "#panel-weights .sub")
     assert caption(page, "chip") == (
         "chip W66F3: 10 of 64 circuits in use; 2 missed a target of the calibration, 1 of them in use"
@@ -135,7 +137,76 @@ def test_texts_of_files_stay_texts(page, serve, tmp_path):
     assert HOSTILE in text(page, ".remarks")
     assert page.value("document.querySelectorAll('img, main script').length") == 0
     assert "bad" not in page.value("document.title")
-    assert caption(page, "weights").startswith("1 matrices")  # a damaged panel leaves the others
+    assert caption(page, "weights").startswith("1 matrix")  # a damaged panel leaves the others
+
+
+def test_play_has_a_score(page, serve, tmp_path):
+    for name, score in (("a", 1.5), ("b", 2.5)):
+        run = write_run(tmp_path / "sweep" / name, is_live=False)
+        record = {
+            "epoch": 1,
+            "score": score,
+            "success": 0.25,
+            "output_spikes_per_trial": 7.0,
+            "trials_per_second": 80.0,
+        }
+        (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+        result = {"score": score, "best_score": 4, "environment": "pong", "backend": "emulator"}
+        (run / "result.json").write_text(json.dumps(result))
+    page.open(serve(run.parent))
+    page.wait("document.body.dataset.drawn")
+    assert caption(page, "runs") == "2 runs: 2 finished; best score 2.5 by b"
+    assert caption(page, "accuracy") == "reward of an action; last epoch 1.5 of 4"
+    assert caption(page, "spikes") == "7 per trial"
+    assert "trials per second; last epoch 80" in caption(page, "throughput")
+    assert "25.00 %success" in text(page, "#panel-numbers")
+    assert text(page, "#panel-loss .empty") == "rewards take the place of a loss"
+
+
+def test_hostile_runs_leave_the_page_standing(page, serve, tmp_path):
+    page.open("about:blank")
+    page.errors.clear()
+    page.open(serve(hostile_folder(tmp_path)))
+    page.wait("document.body.dataset.drawn")
+    rows = page.value("document.querySelectorAll('#runs tbody tr').length")
+    assert rows > 20
+    for index in range(rows):
+        page.value(f"document.querySelectorAll('#runs tbody tr')[{index}].click()")
+        page.wait(f"document.querySelectorAll('#runs tbody tr')[{index}].getAttribute('aria-selected') == 'true'")
+        assert "does not get its data" not in text(page, "#notice")
+    assert page.value("document.querySelectorAll('img, main script').length") == 0
+    assert page.errors == []
+
+
+def test_a_page_tells_how_old_its_data_are(page, serve, tmp_path, monkeypatch):
+    run = write_run(tmp_path / "sweep" / "a", trained=1, is_finished=False)
+    write_run(tmp_path / "sweep" / "b")
+    with locked(run):
+        page.open(serve(run.parent))
+        page.wait("document.getElementById('age').textContent.startsWith('last news ')")
+        os.utime(run / "live.json", (1, 1))
+        os.utime(run / "metrics.jsonl", (1, 1))
+        page.value("document.querySelectorAll('#runs tbody tr')[1].click()")
+        page.wait("document.getElementById('age').textContent == ''")  # it is finished
+    page.value("document.querySelectorAll('#runs tbody tr')[0].click()")
+    (run / LOCK).write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1}))
+    page.open(serve(run))
+    page.wait("document.getElementById('age').textContent.startsWith('no news for ')")
+    assert text(page, "#state") == "no news"
+    assert "it runs on elsewhere" in page.value("document.getElementById('age').title")
+
+
+def test_a_run_that_is_deleted_stays_on_its_page(page, serve, tmp_path):
+    run = write_run(tmp_path / "run")
+    page.open(serve(run))
+    page.wait("document.body.dataset.stream == 'open'")
+    time.sleep(0.4)  # the answers to the first event
+    run.rename(tmp_path / "moved")
+    page.wait("document.getElementById('state').textContent == 'gone'")
+    assert "run is no longer in" in text(page, "#notice")
+    assert "87.00 %" in text(page, "#panel-numbers")
+    (tmp_path / "moved").rename(run)
+    page.wait("document.getElementById('state').textContent == 'finished'")
 
 
 def test_a_page_without_snapshots_says_how_to_get_them(page, serve, tmp_path):
@@ -145,4 +216,4 @@ def test_a_page_without_snapshots_says_how_to_get_them(page, serve, tmp_path):
     page.open(serve(run))
     page.wait("document.body.dataset.drawn")
     assert caption(page, "raster") == "recorded only with live=true"
-    assert text(page, "#state") == "interrupted at epoch 3"
+    assert text(page, "#state") == "interrupted at the end of epoch 3"

@@ -3,35 +3,21 @@
 import gzip
 import json
 import os
-import random
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hostile import CONTENTS, NAMES, SECRET, TOKEN, attack, hostile_folder, raw, serving, settled, slow_clients
 from run_folders import write_run
 
+from hxtrain.experiments.view import parse
 from hxtrain.view import server as module
 from hxtrain.view.config import ViewConfig
-from hxtrain.view.folder import Folder
 from hxtrain.view.server import STATIC, ViewServer
-
-SECRET = "TOP SECRET 4711"
-TOKEN = "t0ken-of-24-letters-long"
-
-
-@contextmanager
-def serving(folder: Path, **settings: object) -> Iterator[ViewServer]:
-    server = ViewServer(Folder(folder), ViewConfig(**settings))  # type: ignore[arg-type]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield server
-    server.stop()
-    thread.join(5)
-    server.server_close()
 
 
 @pytest.fixture
@@ -46,19 +32,6 @@ def folder(tmp_path: Path) -> Path:
 def server(folder: Path) -> Iterator[ViewServer]:
     with serving(folder) as running:
         yield running
-
-
-def raw(server: ViewServer, request: bytes, seconds: float = 5.0) -> bytes:
-    """Return what the server answers to raw bytes; nothing if it cuts the connection."""
-    with socket.create_connection(("127.0.0.1", server.server_address[1]), seconds) as link:
-        try:
-            link.sendall(request)
-            link.shutdown(socket.SHUT_WR)
-            return b"".join(iter(lambda: link.recv(65536), b""))
-        except TimeoutError:
-            raise
-        except OSError:  # the server cut the connection
-            return b""
 
 
 def ask(
@@ -146,6 +119,26 @@ def test_requests_that_no_browser_sends_for_this_page(server, request_text, stat
     assert ask(server, "/runs")[0] == 200
 
 
+def test_addresses_of_ipv6_and_of_all_interfaces(folder):
+    if socket.has_ipv6:
+        with serving(folder, host="::1") as server:
+            assert server.url == f"http://[::1]:{server.server_address[1]}/"
+            with urllib.request.urlopen(server.url + "runs", timeout=5) as answer:
+                assert b'"name":"a"' in answer.read()
+    with serving(folder, host="0.0.0.0") as server:
+        assert server.url.startswith(f"http://{socket.gethostname()}:")
+        assert ask(server, "/runs")[0] == 403
+        _, _, body = ask(server, "/runs", host="evil.example")
+        assert body == f"421 Misdirected Request: open {server.address}\n".encode()
+
+
+def test_a_folder_of_a_sweep_may_look_like_a_setting(tmp_path):
+    run = write_run(tmp_path / "lr=0.1,seed=2")
+    assert parse([str(run), "port=80"]) == (run, ViewConfig(port=80))
+    with pytest.raises(ValueError, match=r"lr is no setting of hxtrain view"):
+        parse(["lr=0.1,seed=3"])
+
+
 def test_a_host_of_another_port_is_a_tunnel(server):
     assert ask(server, "/runs", host="localhost:9999")[0] == 200
     assert ask(server, "/runs", host="127.0.0.1:1")[0] == 200
@@ -195,11 +188,8 @@ def test_slow_clients_are_cut_and_too_many_refused(folder, monkeypatch):
     monkeypatch.setattr(module, "REQUEST_TIME", 0.3)
     monkeypatch.setattr(module, "MOST_CONNECTIONS", 3)
     with serving(folder) as server:
-        address = ("127.0.0.1", server.server_address[1])
         start = time.monotonic()
-        slow = [socket.create_connection(address, 5) for _ in range(3)]
-        for link in slow:
-            link.sendall(b"GET /runs HTTP/1.1\r\nHost: local")
+        slow = slow_clients(server, 3)
         time.sleep(0.1)
         assert raw(server, b"GET /runs HTTP/1.1\r\nHost: localhost\r\n\r\n") == b""
         for link in slow:
@@ -234,40 +224,45 @@ def test_a_stream_tells_what_changed_and_ends_with_the_server(folder):
     link.close()
 
 
-def test_hundreds_of_random_requests_change_nothing(server, folder):
-    """The same generator sent 10,000 requests once, see docs/view.md."""
-    marks = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+def test_a_stream_that_its_client_leaves_frees_its_place(folder, monkeypatch):
+    monkeypatch.setattr(module, "POLL", 0.02)
+    with serving(folder) as server:
+        link = socket.create_connection(("127.0.0.1", server.server_address[1]), 5)
+        link.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert link.recv(1000)
+        assert server.streams == 1
+        link.close()
+        end = time.monotonic() + 5
+        while server.streams and time.monotonic() < end:
+            time.sleep(0.01)
+        assert server.streams == 0, "there is no news that would tell"
+        assert server.last_stream > end - 5
+
+
+@pytest.mark.parametrize("settings", [{}, {"token": TOKEN}])
+def test_hundreds_of_hostile_requests_change_nothing(tmp_path, settings):
+    """Tens of thousands: `python tests/view/hostile.py 10000`."""
+    runs = hostile_folder(tmp_path)
+    marks = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
     threads = threading.active_count()
-    for request in hostile_requests(300, seed=1):
-        answer = raw(server, request)
-        assert SECRET.encode() not in answer
-        assert b"root:" not in answer
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == marks
-    end = time.monotonic() + 3
-    while threading.active_count() > threads and time.monotonic() < end:
-        time.sleep(0.02)
-    assert threading.active_count() <= threads
-    assert ask(server, "/runs")[0] == 200
+    with serving(runs, **settings) as server:
+        statuses = attack(server, 200, seed=1)
+        path = "/runs" if server.token is None else f"/runs?token={TOKEN}"
+        table = json.loads(ask(server, path)[2])["runs"]
+    assert len(table) == len(NAMES) + len(CONTENTS) - 1 + 3
+    assert statuses["404" if server.token is None else "403"] > 9
+    assert bool(statuses["200"]) == (server.token is None)
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == marks
+    assert settled(threads) <= threads
 
 
-def hostile_requests(count: int, seed: int) -> Iterator[bytes]:
-    """Yield requests of mixed valid and invalid parts."""
-    rng = random.Random(seed)
-    methods = [b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"TRACE", b"get", b"\x00", b"G" * 5000, b""]
-    parts = [
-        b"..", b"%2e%2e", b"/", b"//", b"\\", b"secret.txt", b"etc", b"passwd", b"%00", b"live.json", b"run", b"live",
-        b"?id=", b"&", b"a", b"%", b"\xff", b"events", b"runs", b";", b"#", b"http://x", b"=" * 50,
-    ]  # fmt: skip
-    hosts = [b"localhost", b"127.0.0.1", b"evil", b"", b"localhost:99999999", b"[", b"\xff", b"a" * 4000, b"::1"]
-    for _ in range(count):
-        target = b"/" * rng.randint(0, 1) + b"".join(rng.choices(parts, k=rng.randint(0, 6)))
-        if target.startswith(b"/events"):  # a stream has no end
-            target = b"/" + target
-        lines = [
-            b" ".join([rng.choice(methods), target, rng.choice([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/9.9", b"X", b""])])
-        ]
-        if rng.random() < 0.8:
-            lines.append(b"Host: " + rng.choice(hosts))
-        lines += [bytes(rng.randbytes(rng.randint(1, 40))) for _ in range(rng.choice([0, 0, 0, 1, 3]))]
-        lines += [b"X-%d: " % k + b"y" * rng.choice([1, 300]) for k in range(rng.choice([0, 0, 1, 120]))]
-        yield rng.choice([b"\r\n", b"\r\n", b"\n"]).join(lines) + rng.choice([b"\r\n\r\n", b"\r\n\r\n", b"\n", b""])
+def test_every_damaged_run_has_an_answer(tmp_path):
+    with serving(hostile_folder(tmp_path)) as server:
+        for run in server.folder.runs():
+            status, _, body = ask(server, f"/run?id={run.id}")
+            assert status == 200
+            content = json.loads(body, parse_constant=pytest.fail)
+            assert content["name"] == run.name
+            status, _, body = ask(server, f"/live?id={run.id}")
+            assert status == 200
+            assert SECRET.encode() not in body
