@@ -126,7 +126,7 @@ def _pool(config: BenchConfig) -> Outcome:
 def _snapshots(config: BenchConfig) -> Outcome:
     timings = bench_snapshots(config, run_directory(), command_line())
     columns = ("network", "device", "step", "snapshot", "size", "written", "share of the time", "ratio of blocks")
-    return f"steps of {BATCH} samples, with and without snapshots", columns, snapshot_rows(timings)
+    return Outcome(f"steps of {BATCH} samples, with and without snapshots", columns, snapshot_rows(timings))
 
 
 SUITES = {

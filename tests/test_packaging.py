@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from hxtrain.experiments.verbs import DEFAULT, VERBS
-
 ROOT = Path(__file__).parents[1]
 PACKAGES = [
     "hxtrain",
@@ -60,7 +58,6 @@ PACKAGES = [
     "hxtrain.experiments.benchmark.peers",
     "hxtrain.experiments.conf",
 ]
-SCRIPTS = {"hxtrain", *(f"hxtrain-{verb}" for verb in VERBS if verb != DEFAULT)}
 BACKENDS = {"brainscales2", "emulator", "reference", "remote", "replay"}
 ENTRY_POINTS = [
     entry
@@ -105,13 +102,8 @@ def test_files_are_installed(package: str, pattern: str, minimum: int) -> None:
     assert len(names) >= minimum, f"{package} holds {names}, expected {minimum} or more files {pattern}"
 
 
-@pytest.mark.parametrize(
-    ("group", "names"),
-    [("console_scripts", SCRIPTS), ("hxtrain.backends", BACKENDS)],
-    ids=["scripts", "backends"],
-)
-def test_entry_points_are_registered(group: str, names: set[str]) -> None:
-    assert {entry.name for entry in ENTRY_POINTS if entry.group == group} == names
+def test_backends_are_registered() -> None:
+    assert {entry.name for entry in ENTRY_POINTS if entry.group == "hxtrain.backends"} == BACKENDS
 
 
 @pytest.mark.parametrize("entry", ENTRY_POINTS, ids=lambda entry: entry.name)
