@@ -31,9 +31,10 @@ OldConfigure = first_form(Configure, circuit=first_form(Circuit))
 class OldServer(Server):
     """Takes and gives messages as they were before any addition."""
 
-    def _hello(self, request: Any, origin: Any) -> bytes:
-        read_body(OldHello, request)
-        return super()._hello(request, origin)
+    def _carry_out(self, request: Any, origin: Any, peer: Any, arrival: Any) -> None:
+        if request.head.op == "hello":
+            read_body(OldHello, request)
+        super()._carry_out(request, origin, peer, arrival)
 
     def _work(self, request: Any, lease: Any) -> Any:
         if request.head.op == "configure":

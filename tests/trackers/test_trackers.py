@@ -300,8 +300,13 @@ def test_ctrl_c_ends_the_waiting_for_trackers_but_not_the_run(monkeypatch: pytes
     tracker = Stuck()
     tracker.release.clear()
     progress = quiet()
-    monkeypatch.setattr(progress, "say", lambda text: (texts.append(text), signal.raise_signal(signal.SIGINT)))
     texts: list[str] = []
+
+    def interrupted(text: str) -> None:
+        texts.append(text)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress, "say", interrupted)
     with tracked(TrackedRun("x"), {"stuck": tracker, "notes": (notes := Notes())}, progress) as tracking:
         tracking.log(1, {"a": 1.0})
     tracker.release.set()
