@@ -1,7 +1,7 @@
 """Snapshots of a training for the live view: the latest steps, one sample, weights and neurons, in one small file.
 
-A snapshot draws no random number and runs nothing on the device: it reads what a step left. The next one waits for a
-hundred times the time that the last one took, so that all of them together take at most 1 % of a training; the first
+A snapshot draws no random number and runs nothing on the device: it reads what a step left. The next one waits for
+200 times the time that the last one took, so that all of them together take 0.5 % of a training; the first
 one, which compiles and imports, and that of the last step do not wait. Whatever fails here, the training goes on.
 """
 
@@ -31,8 +31,8 @@ FORMAT = 1
 """Version of the file."""
 INTERVAL = 0.5
 """Shortest time between two snapshots (s)."""
-SHARE = 0.01
-"""Largest share of the time that snapshots take."""
+SHARE = 0.005
+"""Largest share of the time that snapshots take: half of the 1 % they may cost, since they disturb caches, too."""
 STEPS = 600
 """Number of the latest steps in a snapshot."""
 SPIKES = 4000

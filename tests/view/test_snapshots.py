@@ -94,7 +94,7 @@ def test_a_failing_snapshot_warns_once_and_the_training_goes_on(tmp_path, monkey
     assert "No space left on device; the training goes on" in warnings[0]
 
 
-def test_snapshots_wait_for_a_hundred_times_their_cost(tmp_path, monkeypatch):
+def test_snapshots_wait_for_200_times_their_cost(tmp_path, monkeypatch):
     clock_time = 0.0
     writes = []
 
@@ -111,8 +111,8 @@ def test_snapshots_wait_for_a_hundred_times_their_cost(tmp_path, monkeypatch):
         snapshots.add(course, None, None, {"loss": 1.0})
         clock_time += 0.01
     assert writes[1] - writes[0] == pytest.approx(module.INTERVAL, abs=0.05)  # the first one costs what it does once
-    assert all(second - first >= 2.0 for first, second in pairwise(writes[1:]))
-    assert len(writes) * 0.02 < 0.011 * clock_time + 0.02 * 2
+    assert all(second - first >= 4.0 for first, second in pairwise(writes[1:]))
+    assert len(writes) * 0.02 < 0.0055 * clock_time + 0.02 * 2
 
 
 def test_a_sample_of_a_pass_is_that_of_the_model_for_measured_spikes():
