@@ -101,8 +101,8 @@ def output_of(name: str, graph: Any, spikes: Tensor, dt: float) -> Tensor:
         raise ExchangeError(f"{name} refuses the graph: {type(error).__name__}: {reason[:160]}") from error
 
 
-def _stepped(module: Any, spikes: Tensor) -> Tensor:
-    """Run a module that returns its output and its state."""
+def stepped(module: Any, spikes: Tensor) -> Tensor:
+    """Return the outputs `[T, ...]` of a module that takes and returns its state, for inputs `[T, ...]`."""
     state = None
     outputs = []
     for values in spikes:
@@ -113,17 +113,17 @@ def _stepped(module: Any, spikes: Tensor) -> Tensor:
 
 def _norse(graph: Any, spikes: Tensor, dt: float) -> Tensor:
     norse = importlib.import_module("norse.torch")
-    return _stepped(norse.from_nir(graph, dt=dt), spikes)
+    return stepped(norse.from_nir(graph, dt=dt), spikes)
 
 
 def _snntorch(graph: Any, spikes: Tensor, dt: float) -> Tensor:
     reader = importlib.import_module("snntorch.import_nir")
-    return _stepped(reader.import_from_nir(graph), spikes)
+    return stepped(reader.import_from_nir(graph), spikes)
 
 
 def _spikingjelly(graph: Any, spikes: Tensor, dt: float) -> Tensor:
     reader = importlib.import_module("spikingjelly.activation_based.nir_exchange.from_nir")
-    return _stepped(reader.import_from_nir(graph, dt=dt), spikes)
+    return stepped(reader.import_from_nir(graph, dt=dt), spikes)
 
 
 def _rockpool(graph: Any, spikes: Tensor, dt: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Snapshots of a training for the live view: the latest steps, one sample, weights and neurons, in one small file.
 
 A snapshot draws no random number and runs nothing on the device: it reads what a step left. The next one waits for
-200 times the time that the last one took, so that all of them together take 0.5 % of a training; the first
+200 times the time that the last one took, so that all of them together take about 0.5 % of a training; the first
 one, which compiles and imports, and that of the last step do not wait. Whatever fails here, the training goes on.
 """
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hxtrain.exchange import Times
+from hxtrain.exchange.simulators import stepped
 
 SIZES = (64, 64, 10)
 DECAY = 0.9
@@ -134,15 +135,9 @@ def _norse(kind: str, parameters: str, gain: float) -> PeerNetwork:
     cells = [getattr(package, kind)(settings, dt=NORSE_STEP) for _ in range(2)]
     module = package.SequentialState(upper, cells[0], lower, cells[1])
 
-    def forward(spikes: Tensor) -> Tensor:
-        state = None
-        outputs = []
-        for values in spikes:
-            output, state = module(values, state)
-            outputs.append(output)
-        return torch.stack(outputs)
-
-    return PeerNetwork(_weights(module), forward, lambda: package.to_nir(module, torch.zeros(1, SIZES[0])), gain=gain)
+    return PeerNetwork(
+        _weights(module), partial(stepped, module), lambda: package.to_nir(module, torch.zeros(1, SIZES[0])), gain=gain
+    )
 
 
 class _SpyxStandIn(nn.Module):
